@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all set-up themselves; they need Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock
+DEMO ?= demo
+
+.PHONY: demo test test-slow check bench lock
+.DELETE_ON_ERROR:
+
+# Trains about three minutes on two workers, then denoises and scores a scene never seen before.
+demo: .venv/installed
+	$(BIN)/pix2pix train samples/pairs $(DEMO)/run --workers 2 --limit-seconds 180 \
+	    --validation-scenes 002 --crop-pixels 64 --patches-per-pair 32 --epochs 1000 \
+	    --width 16 --discriminator-width 16 --learning-rate 1e-3
+	$(BIN)/pix2pix denoise samples/unseen/noisy $(DEMO)/output --checkpoint $(DEMO)/run \
+	    --reference samples/unseen/clean
+	$(BIN)/pix2pix evaluate samples/unseen --checkpoint $(DEMO)/run --report $(DEMO)/report
+	@echo
+	@echo "Look at $(DEMO)/report/sheet.png (noisy | denoised | clean) and $(DEMO)/run/curves.png."
+	@echo "The denoised images are in $(DEMO)/output/images, the table in $(DEMO)/output/status."
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/tiles.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing what pix2pix needs into .venv (about 2 GB, once) ..."
+	$(PIP) --upgrade setuptools wheel
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Installing what its tests need ..."
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# Writes the versions of a fresh installation, without any address.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --quiet install --upgrade 'setuptools>=77' wheel
+	build/lock/bin/python -m pip --quiet install --no-build-isolation '.[dev]'
+	build/lock/bin/python -m pip freeze --all --exclude pix2pix --exclude pip > requirements.lock

@@ -1,0 +1,187 @@
+"""The commands: defined here once, for the program `pix2pix` and for the jobs of a cluster."""
+
+import dataclasses
+import functools
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pix2pix.settings import Settings
+
+PARTIAL, OVER_BUDGET = 3, 4  # exit codes; 0 all well, 1 crash or refused, 2 wrong usage
+
+Pairs = Annotated[
+    str, typer.Argument(help="Pairs: SIDD's layout, or two folders noisy/ and clean/. Any URL.")
+]
+Run = Annotated[str, typer.Argument(help="Folder of the run: checkpoints, history, curves.")]
+Archive = Annotated[str, typer.Argument(help="Folder of images to denoise; never written to.")]
+Output = Annotated[str, typer.Argument(help="Folder to fill: images/, status/, summary.json.")]
+Checkpoint = Annotated[
+    str, typer.Option(help="A run (its best checkpoint is taken), or one checkpoint. Any URL.")
+]
+Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: what's fast here.")]
+Gpu = Annotated[bool, typer.Option("--gpu", help="Give every worker a GPU.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show what Ray, TensorFlow and the workers say, too.")
+]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Trains a photo denoiser on pairs and maps it over archives of photographs.",
+)  # fmt: skip
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Settings` in place of `**settings`."""
+    own = inspect.signature(command)
+    options = [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=list(item.default) if isinstance(item.default, tuple) else item.default,
+            annotation=Annotated[
+                list[str] if isinstance(item.default, tuple) else item.type,
+                typer.Option(help=item.metadata["help"], rich_help_panel="Settings"),
+            ],
+        )
+        for item in dataclasses.fields(Settings)
+    ]
+    kept = [item for item in own.parameters.values() if item.kind is not item.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
+    return command
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with what it may raise told in a sentence, and exit code 1."""
+
+    @functools.wraps(command)
+    def reported(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the command's own
+        try:
+            command(*arguments, **options)
+        except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+            if options.get("verbose"):
+                traceback.print_exc()
+            cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
+            sys.stdout.flush()
+            typer.echo(f"pix2pix: {cause}", err=True)
+            raise typer.Exit(1) from error
+
+    return reported
+
+
+@app.command()
+@_reported
+@_with_settings
+def train(
+    pairs: Pairs,
+    run: Run,
+    *,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
+    gpu: Gpu = False,
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="Deaths of workers that are answered by a new start.")
+    ] = 3,
+    verbose: Verbose = False,
+    **values: Any,  # noqa: ANN401 - one per field of Settings
+) -> None:
+    """Trains on pairs; the same command again goes on where it stopped."""
+    try:
+        wanted = Settings(
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    from pix2pix import cluster, training
+
+    with cluster.joined(verbose):
+        done = training.trained(
+            pairs, run, wanted, workers, gpu, max_failures, show=cluster.printed
+        )
+    best = done.best
+    cluster.printed(
+        f"best checkpoint: epoch {best['epoch']}, PSNR {best['psnr_db']:.2f} dB on scenes it never "
+        f"trained on, {best['psnr_db'] - best['noisy_psnr_db']:+.2f} dB over the noisy input\n"
+        f"{best['url']}"
+    )
+
+
+@app.command()
+@_reported
+def denoise(
+    archive: Archive,
+    output: Output,
+    checkpoint: Checkpoint,
+    *,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")] = 1,
+    reference: Annotated[
+        str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try once more what failed before.")
+    ] = False,
+    max_failed: Annotated[
+        str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
+    ] = "1%",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
+    ] = None,
+    gpu: Gpu = False,
+    precision: Precision = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Denoises what is new in an archive; the same command again does what is missing."""
+    from pix2pix import cluster, denoising
+
+    with cluster.joined(verbose):
+        done = denoising.denoised(
+            archive, output, checkpoint, strength=strength, reference_url=reference,
+            retry_failed=retry_failed, max_failed=max_failed, actors=actors, gpu=gpu,
+            precision=precision, show=cluster.printed,
+        )  # fmt: skip
+    for text in denoising.lines(done):
+        cluster.printed(text)
+    if done.over_budget:
+        raise typer.Exit(OVER_BUDGET)
+    if done.failed:
+        raise typer.Exit(PARTIAL)
+
+
+@app.command()
+@_reported
+def evaluate(
+    pairs: Pairs,
+    checkpoint: Checkpoint,
+    *,
+    report: Annotated[
+        str | None, typer.Option(help="Folder for scores.parquet and a sheet of pictures.")
+    ] = None,
+    scenes: Annotated[list[str], typer.Option(help="Only pairs of these scenes.")] = [],  # noqa: B006 - read only; Typer wants a list
+    precision: Precision = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Scores a checkpoint on pairs: PSNR and SSIM before and after, for every image."""
+    from pix2pix import cluster, evaluation
+
+    with cluster.joined(verbose):
+        result = evaluation.scores(
+            pairs, checkpoint, report_url=report, scenes=tuple(scenes), precision=precision,
+            show=cluster.printed,
+        )  # fmt: skip
+    for text in evaluation.table(result):
+        cluster.printed(text)
+
+
+def alone(command: Callable[..., None]) -> None:
+    """Runs one command as a program of its own, with the arguments of this process."""
+    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    program.command()(command)
+    program()
+
+
+def main() -> None:
+    """The program `pix2pix`."""
+    app()

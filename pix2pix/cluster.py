@@ -1,0 +1,149 @@
+"""The Ray cluster a job runs in: joined where there is one, embedded in this process where not."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+RAY_FOLDER = os.path.join(tempfile.gettempdir(), "pix2pix-ray")  # Ray Train's own notes: not ours
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@contextlib.contextmanager
+def joined(verbose: bool = False) -> Iterator[None]:
+    """Joins the cluster that RAY_ADDRESS names, or starts one in this process, until the end.
+
+    A job of `ray job submit` has RAY_ADDRESS set. An embedded cluster listens on this machine only
+    and has no dashboard.
+
+    Args:
+        verbose: Shows what Ray, TensorFlow and the workers themselves have to say.
+    """
+    if not verbose:
+        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+        warnings.simplefilter("ignore")
+    import ray
+
+    if not verbose:
+        quieten()
+    address = os.environ.get("RAY_ADDRESS")
+    embedded: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(
+        address=address or "local",
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        runtime_env={"env_vars": {} if verbose else QUIET},
+        **({} if address else embedded),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quieten() -> None:
+    """Lets Ray's libraries speak in this process only of errors."""
+    import ray.data
+
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def cpus() -> int:
+    """How many CPUs the cluster has."""
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def gpus() -> int:
+    """How many GPUs the cluster has."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def cpus_per_worker(workers: int, gpu: bool) -> float:
+    """The CPUs that each training worker reserves, so that half of them stay for cutting patches.
+
+    Ray's CPUs are tickets, not cores: a worker on a small machine still uses all it finds free.
+
+    Raises:
+        RuntimeError: the cluster has fewer GPUs than there are workers.
+    """
+    if gpu and gpus() < workers:
+        raise RuntimeError(
+            f"{workers} workers with a GPU each need {workers} GPUs, the cluster has {gpus()}: use "
+            f"fewer --workers or train without --gpu"
+        )
+    return min(1.0, cpus() / (2 * workers))
+
+
+@contextlib.contextmanager
+def listening(show: Callable[[str], None]) -> Iterator[Any]:
+    """A queue into which workers anywhere put lines, which are shown here as they come.
+
+    Args:
+        show: Takes each line, in a thread of its own.
+
+    Yields:
+        A `ray.util.queue.Queue` to hand to the workers.
+    """
+    from ray.util.queue import Queue
+
+    lines = Queue(actor_options={"num_cpus": 0})
+
+    def listen() -> None:
+        while (line := lines.get()) is not None:
+            show(line)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        lines.put(None)
+        thread.join(timeout=30)
+        lines.shutdown()
+
+
+@contextlib.contextmanager
+def muffled() -> Iterator[None]:
+    """Keeps what native libraries write to standard error, and shows it only if something fails.
+
+    TensorFlow's import writes six lines there that no setting of its own turns off.
+    """
+    sys.stderr.flush()
+    kept, real = tempfile.TemporaryFile(), os.dup(2)
+    os.dup2(kept.fileno(), 2)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        sys.stderr.flush()
+        os.dup2(real, 2)
+        os.close(real)
+        if failed:
+            kept.seek(0)
+            sys.stderr.write(kept.read().decode(errors="replace"))
+        kept.close()
+
+
+def printed(line: str) -> None:
+    """Prints a line at once, also where the output is a file or a pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,162 @@
+"""The generators and the PatchGAN discriminator, in Keras 3.
+
+All take and give float32 (batch, height, width, 3) in [-1, 1], RGB. Under a mixed dtype policy the
+layers compute in the policy's dtype; the last step of each network is always float32.
+"""
+
+import keras
+
+from pix2pix.settings import Settings
+
+UNET_WIDTHS = (64, 128, 256, 512, 512, 512, 512, 512)  # Isola et al. 2017, 6.1.1: encoder
+
+
+def generator(settings: Settings) -> keras.Model:
+    """The generator that the settings name, freshly initialised.
+
+    Args:
+        settings: `generator`, and for the residual one `width`, `levels` and `blocks`.
+
+    Returns:
+        A model noisy -> denoised; heights and widths are multiples of `settings.pixel_multiple`.
+    """
+    return unet() if settings.generator == "unet" else residual(settings)
+
+
+def unet() -> keras.Model:
+    """The pix2pix U-Net for 256x256: 8 steps down, 7 up, 54,425,859 parameters.
+
+    Returns:
+        A model noisy -> denoised with tanh at its end, for multiples of 256 pixels.
+
+    Source:
+        Isola et al. 2017, 6.1.1 (C64-C128-C256-C512-C512-C512-C512-C512, CD512-CD512-CD512-C512-
+        C256-C128-C64); biases and the unnormalised bottleneck as in TensorFlow's own tutorial
+        (https://www.tensorflow.org/tutorials/generative/pix2pix), which gives the parameter count.
+        Where we differ: the bottleneck's BatchNorm is kept as there, although the paper's erratum
+        notes that at batch 1 it zeroes the bottleneck; dropout and batch statistics are off when
+        denoising, so that a picture does not depend on chance or on its neighbours; batch
+        statistics are taken over all workers, so that they don't depend on their number.
+    """
+    initial = keras.initializers.RandomNormal(0.0, 0.02)  # 6.2
+    noisy = keras.Input((None, None, 3), name="noisy")
+    x, skips = noisy, []
+    for depth, width in enumerate(UNET_WIDTHS):
+        x = keras.layers.Conv2D(
+            width, 4, 2, padding="same", use_bias=False, kernel_initializer=initial
+        )(x)  # (batch, height / 2^(depth + 1), width / 2^(depth + 1), width)
+        if depth > 0:
+            x = keras.layers.BatchNormalization(synchronized=True)(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
+        skips.append(x)
+    for step, (width, skip) in enumerate(zip((512, 512, 512, 512, 256, 128, 64), skips[-2::-1], strict=True)):
+        x = keras.layers.Conv2DTranspose(
+            width, 4, 2, padding="same", use_bias=False, kernel_initializer=initial
+        )(x)
+        x = keras.layers.BatchNormalization(synchronized=True)(x)
+        if step < 3:
+            x = keras.layers.Dropout(0.5)(x)
+        x = keras.layers.ReLU()(x)
+        x = keras.layers.Concatenate()([x, skip])  # (batch, 2^(step + 1), ..., 2 * width)
+    x = keras.layers.Conv2DTranspose(3, 4, 2, padding="same", kernel_initializer=initial)(x)
+    denoised = keras.layers.Activation("tanh", dtype="float32")(x)  # (batch, height, width, 3)
+    return keras.Model(noisy, denoised, name="unet")
+
+
+def residual(settings: Settings) -> keras.Model:
+    """The default denoiser: a U-Net that predicts the noise and subtracts it.
+
+    It starts as the identity (its last layer is zero), so it can't begin worse than its input,
+    and it has no batch statistics, so a pixel depends on its surroundings alone.
+
+    Args:
+        settings: `width`, `levels` and `blocks`.
+
+    Returns:
+        A fully convolutional model noisy -> denoised, for multiples of 2^(levels - 1) pixels. It
+        is not limited to [-1, 1]: whoever stores pixels clips them.
+
+    Source:
+        Residual learning: Zhang et al., "Beyond a Gaussian Denoiser" (DnCNN), TIP 2017, 3.2
+        (https://arxiv.org/abs/1608.03981). A U-Net of residual blocks with strided 2x2
+        convolutions and additive skips: Zhang et al., "Plug-and-Play Image Restoration with Deep
+        Denoiser Prior" (DRUNet), TPAMI 2021, 3.1 (https://arxiv.org/abs/2008.13751). Where we
+        differ: fewer blocks and channels, biases, blind (no noise map), zero-initialised end.
+    """
+    noisy = keras.Input((None, None, 3), name="noisy")
+    widths = [settings.width * 2**level for level in range(settings.levels)]
+    x = keras.layers.Conv2D(widths[0], 3, padding="same")(noisy)  # (batch, height, width, width)
+    skips = []
+    for level, width in enumerate(widths):
+        if level > 0:
+            skips.append(x)
+            x = keras.layers.Conv2D(width, 2, 2)(x)  # (batch, height / 2^level, ..., width)
+        for _ in range(settings.blocks):
+            x = _block(x, width)
+    for width in widths[-2::-1]:
+        x = keras.layers.Conv2DTranspose(width, 2, 2)(x)
+        x = keras.layers.Add()([x, skips.pop()])
+        for _ in range(settings.blocks):
+            x = _block(x, width)
+    noise = keras.layers.Conv2D(
+        3, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="noise"
+    )(x)  # (batch, height, width, 3)
+    denoised = keras.layers.Subtract(dtype="float32", name="denoised")([noisy, noise])
+    return keras.Model(noisy, denoised, name="residual")
+
+
+def _block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
+    """Two 3x3 convolutions with a ReLU between, added to what came in; He-initialised."""
+    y = keras.layers.Conv2D(
+        width, 3, padding="same", activation="relu", kernel_initializer="he_normal"
+    )(x)
+    y = keras.layers.Conv2D(width, 3, padding="same")(y)
+    return keras.layers.Add()([x, y])
+
+
+def context_pixels(settings: Settings) -> int:
+    """How far a generator's output looks in each direction, in pixels (an upper bound).
+
+    Args:
+        settings: `levels` and `blocks` of the residual generator; for the U-Net, whose field of
+            view is larger than its 256 pixels, a quarter of a tile is what tiles overlap at most.
+    """
+    if settings.generator == "unet":
+        return 32
+    blocks = [2 * settings.blocks * 2**level for level in range(settings.levels)]
+    return 2 + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+
+
+def discriminator(width: int) -> keras.Model:
+    """The 70x70 PatchGAN: judges overlapping patches of a candidate, seen beside the noisy image.
+
+    Args:
+        width: Channels of the first layer; the paper's is 64.
+
+    Returns:
+        A model [noisy, candidate] -> float32 logits (batch, height / 8 - 2, width / 8 - 2, 1),
+        positive for "clean photograph"; 256x256 -> 30x30.
+
+    Source:
+        Isola et al. 2017, 6.1.2 (C64-C128-C256-C512, then one convolution to 1 channel; no
+        BatchNorm in the first). Where we differ: logits instead of a sigmoid, which the loss
+        applies; batch statistics over all workers.
+    """
+    initial = keras.initializers.RandomNormal(0.0, 0.02)
+    noisy = keras.Input((None, None, 3), name="noisy")
+    candidate = keras.Input((None, None, 3), name="candidate")
+    x = keras.layers.Concatenate()([noisy, candidate])  # (batch, height, width, 6)
+    for step, factor in enumerate((1, 2, 4)):
+        x = keras.layers.Conv2D(
+            factor * width, 4, 2, padding="same", use_bias=step == 0, kernel_initializer=initial
+        )(x)  # (batch, height / 2^(step + 1), width / 2^(step + 1), factor * width)
+        if step > 0:
+            x = keras.layers.BatchNormalization(synchronized=True)(x)
+        x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
+    x = keras.layers.ZeroPadding2D()(x)
+    x = keras.layers.Conv2D(8 * width, 4, use_bias=False, kernel_initializer=initial)(x)
+    x = keras.layers.BatchNormalization(synchronized=True)(x)
+    x = keras.layers.LeakyReLU(negative_slope=0.2)(x)  # (batch, height / 8 - 1, ..., 8 * width)
+    x = keras.layers.ZeroPadding2D()(x)
+    logits = keras.layers.Conv2D(1, 4, kernel_initializer=initial, dtype="float32")(x)
+    return keras.Model([noisy, candidate], logits, name="discriminator")

@@ -1,0 +1,270 @@
+"""Pairs of a noisy and a clean photograph: where they come from, scene splits, training patches.
+
+Two layouts are known: SIDD's (`<instance>_<scene>_.../...NOISY_SRGB...` beside `...GT_SRGB...`) and
+two parallel folders `noisy/` and `clean/` with the same names in both.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from pix2pix import images, storage
+from pix2pix.settings import Settings
+
+SIDD_NOISY, SIDD_CLEAN = "NOISY_SRGB", "GT_SRGB"
+VALIDATION_SHARE = 0.1  # of the pairs, where no validation scenes are named
+CPUS_PER_TASK = 0.5  # decoding waits for storage about half of its time
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A noisy photograph and its clean counterpart, by URL, with the scene that they show."""
+
+    name: str
+    scene: str
+    noisy_url: str
+    clean_url: str
+
+
+class BadPairs(ValueError):
+    """Pairs that can't be trained on; the text names each."""
+
+
+def found(url: str) -> list[Pair]:
+    """All pairs under a URL, in the order of their names.
+
+    Args:
+        url: A folder in SIDD's layout, or one that holds `noisy/` and `clean/`. In the latter the
+            scene is the first folder below `noisy/`; images directly in it are a scene each.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        BadPairs: no pairs, or images whose counterpart is missing (each is named).
+    """
+    entries = {entry.relative_path: entry.uri for entry in storage.files(url)}
+    sidd = {path: uri for path, uri in entries.items() if SIDD_NOISY in PurePosixPath(path).name
+            or SIDD_CLEAN in PurePosixPath(path).name}  # fmt: skip
+    pairs, alone = _sidd_pairs(sidd) if sidd else _folder_pairs(entries)
+    if alone:
+        raise BadPairs(
+            f"{len(alone)} images under {url} have no counterpart: {', '.join(alone[:20])}; "
+            "every noisy image needs its clean one: add it, or take the other away"
+        )
+    if not pairs:
+        raise BadPairs(
+            f"no pairs under {url}: it must hold SIDD's layout (folders with *{SIDD_NOISY}* and "
+            f"*{SIDD_CLEAN}*) or two folders noisy/ and clean/ with the same names in both"
+        )
+    return sorted(pairs, key=lambda pair: pair.name)
+
+
+def _sidd_pairs(entries: dict[str, str]) -> tuple[list[Pair], list[str]]:
+    pairs, alone = [], []
+    for path, uri in sorted(entries.items()):
+        head, name = path.rpartition("/")[0], path.rpartition("/")[2]
+        if SIDD_CLEAN in name:
+            if f"{head}/{name.replace(SIDD_CLEAN, SIDD_NOISY)}".lstrip("/") not in entries:
+                alone.append(path)
+            continue
+        clean = entries.get(f"{head}/{name.replace(SIDD_NOISY, SIDD_CLEAN)}".lstrip("/"))
+        if clean is None:
+            alone.append(path)
+            continue
+        folder = head.rpartition("/")[2]
+        scene = re.match(r"\d+_(\d+)_", folder)
+        pairs.append(Pair(path, scene.group(1) if scene else folder, uri, clean))
+    return pairs, alone
+
+
+def _folder_pairs(entries: dict[str, str]) -> tuple[list[Pair], list[str]]:
+    sides: dict[str, dict[str, tuple[str, str]]] = {"noisy": {}, "clean": {}}
+    for path, uri in entries.items():
+        side, _, rest = path.partition("/")
+        if side in sides and not PurePosixPath(rest).name.startswith("."):
+            sides[side][str(PurePosixPath(rest).with_suffix(""))] = (rest, uri)
+    noisy, clean = sides["noisy"], sides["clean"]
+    pairs = [
+        Pair(noisy[stem][0], stem.split("/")[0], noisy[stem][1], clean[stem][1])
+        for stem in noisy.keys() & clean.keys()
+    ]
+    alone = [f"noisy/{noisy[stem][0]}" for stem in noisy.keys() - clean.keys()]
+    alone += [f"clean/{clean[stem][0]}" for stem in clean.keys() - noisy.keys()]
+    return pairs, sorted(alone)
+
+
+def of_scenes(pairs: list[Pair], scenes: tuple[str, ...]) -> list[Pair]:
+    """The pairs that show these scenes.
+
+    Raises:
+        BadPairs: a scene has no pair.
+    """
+    known = {pair.scene for pair in pairs}
+    unknown = sorted(set(scenes) - known)
+    if unknown:
+        raise BadPairs(
+            f"scenes {', '.join(unknown)} are not among the pairs; "
+            f"these are: {', '.join(sorted(known)[:50])}"
+        )
+    return [pair for pair in pairs if pair.scene in scenes]
+
+
+def split(pairs: list[Pair], settings: Settings) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs, which never share a scene; test scenes are in neither.
+
+    Where the settings name no validation scenes, whole scenes are taken in an order that depends on
+    their names alone, until they hold a tenth of the pairs.
+
+    Raises:
+        BadPairs: a named scene has no pair, or nothing is left to train or to validate on.
+    """
+    held_out = {pair.name for pair in of_scenes(pairs, settings.test_scenes)}
+    rest = [pair for pair in pairs if pair.name not in held_out]
+    scenes = settings.validation_scenes or _validation_scenes(rest)
+    validation = of_scenes(rest, scenes)
+    training = [pair for pair in rest if pair.scene not in scenes]
+    if not training or not validation:
+        raise BadPairs(
+            f"{len(training)} pairs to train on and {len(validation)} to validate on, out of "
+            f"{len(pairs)} pairs of {len({pair.scene for pair in pairs})} scenes: both need at "
+            "least one scene of their own; give more scenes or other --validation-scenes"
+        )
+    return training, validation
+
+
+def _validation_scenes(pairs: list[Pair]) -> tuple[str, ...]:
+    counts = Counter(pair.scene for pair in pairs)
+    chosen: list[str] = []
+    for scene in sorted(counts, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if sum(counts[name] for name in chosen) >= VALIDATION_SHARE * len(pairs):
+            break
+        chosen.append(scene)
+    return tuple(chosen)
+
+
+def fingerprint(pairs: list[Pair], smallest_pixels: int = 1) -> str:
+    """Reads and decodes every pair once, over the cluster, and refuses those that can't be used.
+
+    Args:
+        pairs: What is to be trained or scored on.
+        smallest_pixels: No side of an image may be shorter.
+
+    Returns:
+        A SHA-256 over the names and contents of all pairs, as hexadecimal digits.
+
+    Raises:
+        BadPairs: unreadable or mismatched pairs; each is named with what is wrong.
+    """
+    import ray.data
+
+    checked = ray.data.from_items([{"index": index} for index in range(len(pairs))]).map(
+        lambda row: _checked(pairs[row["index"]], smallest_pixels), num_cpus=CPUS_PER_TASK
+    )
+    rows = sorted(checked.take_all(), key=lambda row: row["name"])
+    bad = [f"{row['name']}: {row['problem']}" for row in rows if row["problem"]]
+    if bad:
+        listed = "\n  ".join(bad[:20] + ([f"and {len(bad) - 20} more"] if len(bad) > 20 else []))
+        raise BadPairs(
+            f"{len(bad)} of {len(pairs)} pairs can't be used; mend them or take them away:\n"
+            f"  {listed}"
+        )
+    lines = "\n".join(f"{row['name']} {row['digest']}" for row in rows)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _checked(pair: Pair, smallest_pixels: int) -> dict[str, str]:
+    digest, shapes = hashlib.sha256(), []
+    for url in (pair.noisy_url, pair.clean_url):
+        try:
+            data = storage.read(url)
+            shapes.append(images.decode_rgb(data).shape[:2])
+        except (OSError, images.Undecodable, images.Unsupported, images.TooLarge) as error:
+            return {"name": pair.name, "digest": "", "problem": f"{url}: {error}"}
+        digest.update(hashlib.sha256(data).digest())
+    problem = ""
+    if shapes[0] != shapes[1]:
+        sizes = [f"{width}x{height}" for height, width in shapes]
+        problem = f"noisy is {sizes[0]} and clean is {sizes[1]}: both must have the same size"
+    elif min(shapes[0]) < smallest_pixels:
+        problem = f"{shapes[0][1]}x{shapes[0][0]} is smaller than crop_pixels={smallest_pixels}"
+    return {"name": pair.name, "digest": digest.hexdigest(), "problem": problem}
+
+
+def pixels(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """The noisy and the clean image of a pair, uint8 (height, width, 3) RGB each."""
+    noisy, clean = (
+        images.decode_rgb(storage.read(url)) for url in (pair.noisy_url, pair.clean_url)
+    )
+    return noisy, clean
+
+
+def visits_per_epoch(pairs: list[Pair], settings: Settings) -> int:
+    """How often a worker decodes a new pair in each of its lanes during an epoch (see `visits`)."""
+    return -(-len(pairs) // settings.batch)
+
+
+def visits(
+    pairs: list[Pair], settings: Settings, epoch: int, worker: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A worker's patches of one epoch, cut by Ray Data as a stream.
+
+    A step's batch has `settings.batch` lanes. In each visit a lane decodes one pair and cuts
+    `patches_per_pair` patches from it, which serve that many steps; a worker owns a fixed share of
+    the lanes. So every photograph is decoded once per epoch, a batch always shows different
+    photographs, every worker has the same number of steps, and a step's patches don't depend on
+    how many workers share them.
+
+    Args:
+        pairs: The training pairs, the same list on every worker.
+        settings: `batch`, `patches_per_pair`, `crop_pixels` and `seed`.
+        epoch: Counted from 0.
+        worker: This worker's rank.
+        workers: How many share the batch; `settings.batch` is a multiple of it.
+
+    Yields:
+        `visits_per_epoch` times noisy and clean, uint8
+        (patches_per_pair, batch / workers, crop_pixels, crop_pixels, 3): a batch for each step.
+    """
+    import ray.data
+
+    lanes, count = settings.batch // workers, visits_per_epoch(pairs, settings)
+
+    def cut(row: dict[str, int]) -> dict[str, np.ndarray]:
+        visit, lane = divmod(int(row["id"]), lanes)
+        place = (epoch * count + visit) * settings.batch + worker * lanes + lane
+        noisy, clean = patches(pairs, settings, place)
+        return {"noisy": noisy, "clean": clean}
+
+    rows = ray.data.range(count * lanes, override_num_blocks=count * lanes)
+    # one task per pair: a task whose output waits for its reader keeps its CPU, and workers that
+    # wait for each other in a step could then starve each other
+    stream = rows.map(cut, num_cpus=CPUS_PER_TASK)
+    for batch in stream.iter_batches(batch_size=lanes, batch_format="numpy", prefetch_batches=2):
+        yield batch["noisy"].swapaxes(0, 1), batch["clean"].swapaxes(0, 1)
+
+
+def patches(pairs: list[Pair], settings: Settings, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """The patches at one place of the endless sequence of visits, flipped and turned at random.
+
+    The sequence walks through all pairs in an order shuffled anew for each pass; place and seed
+    decide everything.
+
+    Returns:
+        Noisy and clean, uint8 (patches_per_pair, crop_pixels, crop_pixels, 3), RGB.
+    """
+    turn, index = divmod(place, len(pairs))
+    order = np.random.default_rng([settings.seed, 0, turn]).permutation(len(pairs))
+    noisy, clean = pixels(pairs[order[index]])
+    chance, crop = np.random.default_rng([settings.seed, 1, place]), settings.crop_pixels
+    cuts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for _ in range(settings.patches_per_pair):
+        top, left = (int(chance.integers(0, side - crop + 1)) for side in noisy.shape[:2])
+        turns, flip = int(chance.integers(4)), int(chance.integers(2))
+        for image, kept in zip((noisy, clean), cuts, strict=True):
+            patch = np.rot90(image[top : top + crop, left : left + crop], turns)
+            kept.append(patch[:, ::-1] if flip else patch)
+    return np.stack(cuts[0]), np.stack(cuts[1])

@@ -1,0 +1,89 @@
+"""Pictures for people: the curves of a run, and photographs side by side."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+CELL_PIXELS = 384  # longer side of a photograph on a sheet
+BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#777777"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a sheet: images uint8 (height, width, 3) of one size, each with its caption."""
+
+    title: str
+    images: tuple[np.ndarray, ...]
+    captions: tuple[str, ...]
+
+
+def curves(history: bytes) -> bytes:
+    """A PNG of a run: PSNR and SSIM against the noisy input's, losses, learning rate.
+
+    Args:
+        history: The content of RUN/history.parquet.
+    """
+    from matplotlib.figure import Figure
+
+    columns = pq.read_table(io.BytesIO(history)).to_pydict()
+    steps = columns["step"]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for axis, score, name in ((axes[0][0], "psnr_db", "PSNR (dB)"), (axes[0][1], "ssim", "SSIM")):
+        axis.plot(steps, columns[score], color=BLUE, marker=".", label="denoised")
+        axis.plot(steps, columns[f"noisy_{score}"], color=GREY, linestyle="--", label="noisy input")
+        best = int(np.argmax(columns["psnr_db"]))
+        axis.plot(
+            steps[best], columns[score][best], "o", color=ORANGE,
+            label=f"best checkpoint: {columns[score][best]:.4g}",
+        )  # fmt: skip
+        axis.set_title(f"{name}, validation")
+        axis.legend()
+    axes[1][0].plot(steps, columns["l1_loss"], color=BLUE, marker=".")
+    axes[1][0].set_title("L1 loss, training (in [-1, 1])")
+    axes[1][1].plot(steps, columns["adversarial_loss"], color=BLUE, marker=".", label="adversarial")
+    axes[1][1].plot(
+        steps, columns["discriminator_loss"], color=ORANGE, marker=".", label="discriminator"
+    )
+    axes[1][1].axhline(np.log(2), color=GREY, linestyle=":", label="undecided: ln 2")
+    axes[1][1].set_title("adversarial losses, training")
+    axes[1][1].legend()
+    for axis in axes.flat:
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    return _png(figure)
+
+
+def sheet(rows: list[Row], columns: tuple[str, ...]) -> bytes:
+    """A PNG with photographs side by side, a caption under each.
+
+    Args:
+        rows: Top to bottom; large images are made smaller.
+        columns: What stands over each column.
+    """
+    from matplotlib.figure import Figure
+
+    cell = 3.2  # inches at 100 dots
+    figure = Figure(figsize=(cell * len(columns), (cell + 0.35) * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for place, row in enumerate(rows):
+        for axis, image, caption in zip(axes[place], row.images, row.captions, strict=True):
+            picture = Image.fromarray(image)
+            picture.thumbnail((CELL_PIXELS, CELL_PIXELS), Image.Resampling.BOX)
+            axis.imshow(np.asarray(picture), interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(caption, fontsize=10)
+        axes[place][0].set_ylabel(row.title, fontsize=8)
+    for axis, name in zip(axes[0], columns, strict=True):
+        axis.set_title(name)
+    return _png(figure)
+
+
+def _png(figure: "Figure") -> bytes:  # noqa: F821 - matplotlib is loaded when a picture is drawn
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=100)
+    return target.getvalue()

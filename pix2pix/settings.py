@@ -1,0 +1,123 @@
+"""Everything that decides what is learned, in one frozen record that travels with checkpoints."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+GENERATORS = ("residual", "unet")
+PRECISIONS = ("auto", "float32", "bfloat16")
+FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
+
+
+def _setting(default: Any, explanation: str) -> Any:  # noqa: ANN401 - typed like dataclasses.field
+    return field(default=default, metadata={"help": explanation})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides what is learned; checked when made, saved in each checkpoint.
+
+    Defaults are the paper's (Isola et al., "Image-to-Image Translation with Conditional
+    Adversarial Networks", CVPR 2017, https://arxiv.org/abs/1611.07004) unless a line says "ours".
+
+    Raises:
+        ValueError: a value breaks a rule; the text says name, value, rule and remedy.
+    """
+
+    # networks
+    generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
+    width: int = _setting(24, "residual: channels at full resolution")  # ours
+    levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
+    blocks: int = _setting(1, "residual: blocks per level on the way down and on the way up")  # ours
+    discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
+    # losses: total = adversarial_weight * cross-entropy + l1_weight * mean absolute error
+    adversarial_weight: float = _setting(1.0, "weight of the adversarial loss; 0: none")  # 3.3
+    l1_weight: float = _setting(100.0, "weight of the mean absolute error in [-1, 1]")  # 3.3, lambda
+    # optimisation
+    learning_rate: float = _setting(2e-4, "Adam's learning rate, both networks")  # 6.2
+    beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
+    decay_start: float = _setting(0.5, "share of training after which the rate falls to 0; 1: never")
+    batch: int = _setting(16, "patches per step, over all workers together")  # paper: 1 to 10
+    epochs: int = _setting(200, "passes over the training pairs")  # 6.2, facades
+    limit_seconds: float = _setting(0.0, "stop after about so many seconds of training; 0: no limit")
+    seed: int = _setting(0, "seed of the weights, of the patches and of their order")  # ours
+    precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
+    # data
+    crop_pixels: int = _setting(128, "height and width of a training patch")  # paper: 256
+    patches_per_pair: int = _setting(8, "patches cut from a pair each time it is decoded")  # ours
+    validation_scenes: tuple[str, ...] = _setting((), "scenes to validate on; none: about a tenth")
+    test_scenes: tuple[str, ...] = _setting((), "scenes that training never sees")  # ours
+
+    def __post_init__(self) -> None:
+        """Refuses what can't be trained."""
+        for name in ("width", "levels", "blocks", "discriminator_width", "batch", "epochs",
+                     "crop_pixels", "patches_per_pair"):  # fmt: skip
+            self._rule(getattr(self, name) >= 1, name, "at least 1")
+        self._rule(self.generator in GENERATORS, "generator", f"one of {', '.join(GENERATORS)}")
+        self._rule(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
+        for name in ("adversarial_weight", "l1_weight", "limit_seconds"):
+            self._rule(0 <= getattr(self, name) < float("inf"), name, "0 or a positive number")
+        self._rule(
+            self.adversarial_weight + self.l1_weight > 0, "l1_weight",
+            "positive where adversarial_weight is 0: nothing would be learned",
+        )  # fmt: skip
+        self._rule(0 < self.learning_rate < 1, "learning_rate", "between 0 and 1")
+        self._rule(0 <= self.beta_1 < 1, "beta_1", "at least 0 and below 1")
+        self._rule(0 <= self.decay_start <= 1, "decay_start", "between 0 and 1")
+        multiple = self.pixel_multiple
+        self._rule(
+            self.crop_pixels % multiple == 0, "crop_pixels",
+            f"a multiple of {multiple} for the generator {self.generator}; use "
+            f"{max(1, self.crop_pixels // multiple) * multiple}",
+        )  # fmt: skip
+        self._rule(self.crop_pixels >= 32, "crop_pixels", "at least 32, or no patch is judged")
+        both = sorted(set(self.validation_scenes) & set(self.test_scenes))
+        self._rule(not both, "test_scenes", f"without the validation scenes {', '.join(both)}")
+
+    def _rule(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"{name}={getattr(self, name)!r} must be {rule}")
+
+    @property
+    def pixel_multiple(self) -> int:
+        """Heights and widths that the generator takes are multiples of this."""
+        return 256 if self.generator == "unet" else 2 ** (self.levels - 1)
+
+
+def to_json(settings: Settings) -> str:
+    """The settings as a JSON text, one line per setting."""
+    return json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
+
+
+def from_json(text: str) -> Settings:
+    """The settings that `to_json` wrote.
+
+    Raises:
+        ValueError: a setting is unknown here or breaks a rule.
+    """
+    values = json.loads(text)
+    unknown = sorted(set(values) - {item.name for item in dataclasses.fields(Settings)})
+    if unknown:
+        raise ValueError(
+            f"settings {', '.join(unknown)} are unknown to this version of pix2pix: "
+            "use the version that wrote the checkpoint (its card.json names it)"
+        )
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Settings(**{**values, **lists})
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """The settings in which a run's second start differs from its first, as "name: old -> new".
+
+    Settings in `FREE_TO_CHANGE` don't count: they say how long to train, not what is learned.
+    """
+    pairs = [
+        (item.name, getattr(old, item.name), getattr(new, item.name))
+        for item in dataclasses.fields(Settings)
+    ]
+    return [
+        f"{name}: {before!r} -> {after!r}"
+        for name, before, after in pairs
+        if before != after and name not in FREE_TO_CHANGE
+    ]

@@ -1,0 +1,406 @@
+"""Bytes at URLs: the only module that knows fsspec, object stores and what they raise.
+
+A URL is a local path, ``file://``, ``s3://``, ``memory://`` or anything fsspec knows. What stands
+after ``://`` is meant literally: nothing is percent-encoded or decoded, so ``a b%20c.jpg`` is a
+file of that very name. S3 endpoint and credentials come from the usual AWS variables.
+"""
+
+import errno
+import functools
+import os
+import random
+import re
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+# Ours are the only retries: botocore's own (5 attempts) and s3fs's two nested loops (5 x 5) are
+# switched off, or one read could cost 5 * 5 * 5 * 5 = 625 requests.
+ATTEMPTS = 5
+BACKOFF_SECONDS = 0.5  # the longest wait after the first failure; doubles with every further one
+BACKOFF_LIMIT_SECONDS = 20.0
+CONNECT_TIMEOUT_SECONDS = 10
+READ_TIMEOUT_SECONDS = 60  # of silence, not of a whole transfer; s3fs's 15 cut off slow stores
+CONNECTIONS = 64  # of one process to one store; botocore's 10 would make more threads queue
+KEYS_PER_PAGE = 1000  # the most that S3 gives
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_SCHEMES = {"local": "file", "s3a": "s3"}  # other names of the same place
+_S3_VARIABLES = re.compile(
+    r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS|SECRET|SESSION)"
+)
+# Local names need not be UTF-8; Python shows their odd bytes as lone surrogates, which no table and
+# no object store takes. In a URL such a byte is a character of a private-use plane instead.
+_TO_URL = {0xDC00 + byte: 0x10F000 + byte for byte in range(128, 256)}
+_FROM_URL = {there: here for here, there in _TO_URL.items()}
+
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
+_TRANSIENT_CODES = {  # those that may come with another status, mostly 400
+    *("SlowDown", "RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"),
+    *("BadDigest", "XAmzContentSHA256Mismatch", "Throttling", "ThrottlingException"),
+}
+_TRANSIENT_ERRNOS = {
+    *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.EREMOTEIO),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+}
+_ERRNOS: dict[type, int] = {  # s3fs raises these without a number
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    FileExistsError: errno.EEXIST,
+    IsADirectoryError: errno.EISDIR,
+}
+
+_filesystems: dict[tuple, Any] = {}
+_filesystems_lock = threading.Lock()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a listing; `uri` is `relative_path` under the absolute URL that was listed."""
+
+    uri: str
+    relative_path: str
+    size_bytes: int
+    etag: str
+
+
+def absolute(url: str) -> str:
+    """The canonical form of a URL, without a trailing slash.
+
+    A local path becomes ``file:///...`` with ``.`` and ``..`` resolved by name, links kept.
+
+    Raises:
+        ValueError: the URL is empty, names no bucket, or chains protocols.
+    """
+    match = _URL.match(url)
+    if not match and "::" in url and "://" in url:
+        raise ValueError(f"url={url!r} chains protocols; name one place")
+    scheme, rest = (match[1].lower(), match[2]) if match else ("file", url)
+    scheme = _SCHEMES.get(scheme, scheme)
+    if not rest.strip("/" if scheme != "file" else ""):
+        raise ValueError(f"url={url!r} names no place; use a path or, say, s3://bucket/folder")
+    if scheme == "file":
+        return "file:///" + os.path.abspath(rest).lstrip("/").translate(_TO_URL)
+    return f"{scheme}://{rest.strip('/')}"
+
+
+def join(url: str, *parts: str) -> str:
+    """The URL of `parts`, relative paths, under `url`.
+
+    Raises:
+        ValueError: a part has an empty, ``.`` or ``..`` component: an object store may hold keys
+            that would climb out of a local folder, or fall on each other there.
+    """
+    for part in parts:
+        if {"", ".", ".."} & set(part.split("/")):
+            rule = "must have no empty, '.' or '..' component; rename it"
+            raise ValueError(f"path={part!r} {rule}")
+    place = absolute(url)
+    for part in parts:
+        place = _below(place, part.translate(_TO_URL))
+    return place
+
+
+def inside(url: str, parent: str) -> bool:
+    """Whether `url` is `parent` or lies below it, by whole names; local links are followed."""
+    here, there = (
+        os.path.realpath(_path(place)) if place.startswith("file:") else place
+        for place in (absolute(url), absolute(parent))
+    )
+    return here == there or here.startswith(_below(there, ""))
+
+
+def local_path(url: str) -> Path | None:
+    """The path of a local URL; None if the URL is not local."""
+    place = absolute(url)
+    return Path(_path(place)) if place.startswith("file:") else None
+
+
+def read(url: str) -> bytes:
+    """All bytes of the file at `url`, in one request.
+
+    Raises:
+        OSError: see `failure_class`; a transient one only after `ATTEMPTS` attempts.
+    """
+    return _retried("read", absolute(url), lambda store, path: store.cat_file(path))
+
+
+def write(url: str, data: bytes) -> None:
+    """Puts `data` at `url`, making local folders on the way: complete there, or not visible.
+
+    Locally by a temporary file beside it, fsync and rename; in an object store by one PUT, or from
+    100 MiB on a multipart upload. A process killed meanwhile leaves ``.<uuid>.tmp`` or an
+    unfinished upload behind. Other kinds of filesystem (sftp, ftp) write in place: no such promise.
+
+    Raises:
+        OSError: see `failure_class`; a transient one only after `ATTEMPTS` attempts.
+    """
+    place = absolute(url)
+    if place.startswith("file:"):
+        _retried("write", place, lambda _, path: _write_local(path, data))
+    else:
+        _retried("write", place, lambda store, path: store.pipe_file(path, data))
+
+
+def exists(url: str) -> bool:
+    """Whether a file is at `url`; a folder is none (SeaweedFS keeps showing emptied ones).
+
+    Raises:
+        OSError: nobody can say, for instance because looking is forbidden.
+    """
+    try:
+        return (
+            _retried("look at", absolute(url), lambda store, path: store.info(path)["type"])
+            == "file"
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def remove(url: str) -> None:
+    """Removes the file at `url`; one that is not there is no error.
+
+    Raises:
+        OSError: it could not be removed.
+    """
+    with suppress(FileNotFoundError):
+        _retried("remove", absolute(url), lambda store, path: store.rm_file(path))
+
+
+def copy(source_url: str, target_url: str) -> int:
+    """How many files were copied from one folder to another; either may be local or not.
+
+    Each file is complete or absent, the folder is not: write what points to it afterwards. Holds
+    one file at a time in memory. Files that only the target has stay.
+
+    Raises:
+        OSError: the source does not exist, or a file could not be read or written.
+        ValueError: see `join`.
+    """
+    count = 0
+    for entry in files(source_url):
+        write(join(target_url, entry.relative_path), read(entry.uri))
+        count += 1
+    return count
+
+
+def files(url: str) -> Iterator[Entry]:
+    """Every file below the folder `url`, streamed, in no particular order.
+
+    The etag is the store's, unquoted; locally it is made of mtime and size, and of all that is
+    known of the file where the store has none. Local links are followed, except to a folder above
+    them; one that leads nowhere is listed. Keys that end in ``/`` are placeholders, not files.
+
+    Raises:
+        FileNotFoundError: no such folder or bucket; in an object store a folder without keys does
+            not exist, a bucket without keys does.
+        OSError: a part of it could not be listed; nothing is skipped.
+    """
+    root = absolute(url)
+    listings = {"file": _local_files, "s3": _s3_files}
+    return listings.get(root.partition("://")[0], _other_files)(root)
+
+
+def failure_class(error: BaseException) -> Literal["transient_io", "not_found", "forbidden"] | None:
+    """The class of an error raised by this module, as the status table names it, if it has one.
+
+    What was tried `ATTEMPTS` times in vain is a TimeoutError or a ConnectionError. What is not
+    tried again is a FileNotFoundError, a PermissionError or another OSError (no space, name too
+    long, a folder in the way). `__cause__` is the original.
+    """
+    if isinstance(error, TimeoutError | ConnectionError):
+        return "transient_io"
+    if isinstance(error, FileNotFoundError):
+        return "not_found"
+    return "forbidden" if isinstance(error, PermissionError) else None
+
+
+def _below(place: str, name: str) -> str:
+    return f"{place}{name}" if place.endswith("/") else f"{place}/{name}"
+
+
+def _path(place: str) -> str:
+    return place.removeprefix("file://").translate(_FROM_URL)
+
+
+def _filesystem(place: str) -> Any:  # noqa: ANN401 - fsspec has no types
+    """The fsspec filesystem of a URL: one per process, fsspec's own cache having one per thread."""
+    scheme = place.partition("://")[0]
+    variables = [item for item in os.environ.items() if _S3_VARIABLES.match(item[0])]
+    key = (scheme, os.getpid(), *(sorted(variables) if scheme == "s3" else ()))
+    with _filesystems_lock:
+        if key not in _filesystems:
+            import fsspec  # 0.1 s, and s3fs 0.4 s more: only who touches a store waits for them
+
+            options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+            if scheme == "s3":
+                options["config_kwargs"] = {
+                    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                    "read_timeout": READ_TIMEOUT_SECONDS,
+                    "max_pool_connections": CONNECTIONS,
+                    "retries": {"total_max_attempts": 1},
+                }
+                # With more, cat_file asks for the size first and pipe_file copies 500 MiB.
+                options["max_concurrency"] = 1
+                if region := os.environ.get("AWS_REGION"):  # botocore: AWS_DEFAULT_REGION only
+                    options["client_kwargs"] = {"region_name": region}
+            _filesystems[key] = fsspec.filesystem(scheme, **options)
+            _filesystems[key].retries = 1  # s3fs's count of attempts; no other has the attribute
+        return _filesystems[key]
+
+
+def _retried(verb: str, place: str, call: Callable[[Any, str], T]) -> T:
+    """What `call(filesystem, path)` returns; tried again with exponential backoff, full jitter."""
+    store = _filesystem(place)
+    path = _path(place) if place.startswith("file:") else place
+    attempt = 1
+    while True:
+        try:
+            return call(store, path)
+        except _errors(place) as error:
+            if attempt == ATTEMPTS or not _is_transient(error):
+                _raise_plain(verb, place, error, attempt)
+        longest_seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1))
+        time.sleep(random.uniform(0, longest_seconds))
+        attempt += 1
+
+
+def _errors(place: str) -> tuple[type[Exception], ...]:
+    """What a call can raise on behalf of the store."""
+    if not place.startswith("s3:"):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, BotoCoreError, ClientError, *_broken_transfers())
+
+
+@functools.cache
+def _broken_transfers() -> tuple[type[Exception], ...]:
+    """What s3fs lets through, as it is, when a transfer breaks on the way."""
+    import aiohttp
+    from botocore import exceptions, parsers
+
+    return (
+        *(exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError),
+        *(exceptions.ChecksumError, exceptions.FlexibleChecksumError),
+        *(parsers.ResponseParserError, aiohttp.ClientError),
+    )
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether trying again may help; an HTTP answer decides, before s3fs's translation of it."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        code = response.get("Error", {}).get("Code")
+        return status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
+        return True
+    foreign = type(error).__module__ != "builtins"  # spares local files the imports
+    return foreign and isinstance(error, _broken_transfers())
+
+
+def _raise_plain(verb: str, place: str, error: Exception, attempts: int) -> NoReturn:
+    """Raises `error` as one of the built-in OSErrors that `failure_class` knows."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = f"cannot {verb} {place}: {reason}"
+    if _is_transient(error):
+        timeout = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+        kind = TimeoutError if timeout else ConnectionError
+        raise kind(f"{text} (tried {attempts} times)") from error
+    number = getattr(error, "errno", None) or _ERRNOS.get(type(error), errno.EIO)
+    if "Credentials" in type(error).__name__:
+        number = errno.EACCES
+    raise OSError(number, text) from error
+
+
+def _write_local(path: str, data: bytes) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:  # not tempfile's, which only their owner may read
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _local_files(root: str) -> Iterator[Entry]:
+    waiting: list[tuple[str, tuple]] = [("", ())]
+    try:
+        while waiting:
+            folder, above = waiting.pop()
+            path = os.path.join(_path(root), folder)
+            here = (os.stat(path).st_dev, os.stat(path).st_ino)
+            if here in above:
+                continue  # a link to a folder above: its files are listed already
+            with os.scandir(path) as items:
+                for item in items:
+                    name = os.path.join(folder, item.name)
+                    about = _about(item)
+                    if about and stat.S_ISDIR(about.st_mode):
+                        waiting.append((name, (*above, here)))
+                    elif about and stat.S_IFMT(about.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
+                        etag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
+                        relative_path = name.translate(_TO_URL)
+                        yield Entry(_below(root, relative_path), relative_path, about.st_size, etag)
+    except OSError as error:
+        _raise_plain("list", root, error, attempts=1)
+
+
+def _about(item: "os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return item.stat()
+    except OSError:  # a link that leads nowhere is listed, so that it gets its row
+        with suppress(FileNotFoundError):  # removed just now
+            return item.stat(follow_symlinks=False)
+    return None
+
+
+def _s3_files(root: str) -> Iterator[Entry]:
+    # Page by page and without delimiter: s3fs's find and ls hold a whole archive, a whole folder.
+    bucket, key, _ = _filesystem(root).split_path(root)
+    prefix = f"{key}/" if key else ""
+    query = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE}
+    known, more = not prefix, True
+    while more:
+        page = _retried("list", root, lambda store, _: store.call_s3("list_objects_v2", **query))
+        for item in page.get("Contents", ()):
+            known = True
+            relative_path = item["Key"][len(prefix) :]
+            if not item["Key"].endswith("/"):
+                etag = item["ETag"].strip('"')
+                yield Entry(_below(root, relative_path), relative_path, item["Size"], etag)
+        more = page.get("IsTruncated", False)
+        query["ContinuationToken"] = page.get("NextContinuationToken")
+    if not known:
+        text = f"cannot list {root}: no key begins with {prefix!r}; is it the right folder?"
+        raise FileNotFoundError(errno.ENOENT, text)
+
+
+def _other_files(root: str) -> Iterator[Entry]:
+    store = _filesystem(root)
+    start = len(store._strip_protocol(root))
+    try:
+        for _, _, found in store.walk(root, detail=True, on_error="raise"):
+            for info in found.values():
+                relative_path = info["name"][start:].lstrip("/")
+                about = repr(sorted(info.items())).encode()
+                etag = info.get("ETag", "").strip('"') or blake2b(about, digest_size=16).hexdigest()
+                yield Entry(_below(root, relative_path), relative_path, info["size"], etag)
+    except OSError as error:
+        _raise_plain("list", root, error, attempts=1)

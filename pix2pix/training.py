@@ -1,0 +1,141 @@
+"""The Ray Train walk: pairs -> patches -> both networks on every worker -> checkpoints, history."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pix2pix import checkpoints, cluster, pairs, report, settings, storage
+from pix2pix.pairs import Pair
+from pix2pix.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every training worker is told; `lines` is the queue for what a person shall read."""
+
+    run_url: str
+    settings: Settings
+    training: list[Pair]
+    validation: list[Pair]
+    data_fingerprint: str
+    lines: Any  # a ray.util.queue.Queue
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run ended."""
+
+    run_url: str
+    best: dict[str, Any]  # the card of the best checkpoint
+    epochs: int
+
+
+def trained(
+    pairs_url: str,
+    run_url: str,
+    wanted: Settings,
+    workers: int = 1,
+    gpu: bool = False,
+    max_failures: int = 3,
+    show: Callable[[str], None] = print,
+) -> Trained:
+    """Trains a run to its end, going on where an earlier call with the same arguments stopped.
+
+    Args:
+        pairs_url: See `pairs.found`.
+        run_url: The run's folder; made if it isn't there.
+        wanted: What is to be learned.
+        workers: Processes that share each step's batch; `wanted.batch` must be a multiple of it.
+        gpu: Whether each worker takes a GPU.
+        max_failures: How many deaths of workers are forgiven, each answered by a new start from
+            the latest checkpoint.
+        show: Takes the progress lines.
+
+    Raises:
+        pairs.BadPairs: pairs that can't be used, each named.
+        ValueError: settings that don't fit the workers, or those of an earlier start.
+        FloatingPointError: a loss was not finite.
+        RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
+    """
+    if wanted.batch % workers:
+        raise ValueError(
+            f"batch={wanted.batch} must be a multiple of the {workers} workers that share it; use "
+            f"{max(1, wanted.batch // workers) * workers}"
+        )
+    run_url = storage.absolute(run_url)
+    cpus = cluster.cpus_per_worker(workers, gpu)
+    training, validation = pairs.split(pairs.found(pairs_url), wanted)
+    show(
+        f"{len(training)} pairs to train on, {len(validation)} of other scenes "
+        f"({', '.join(sorted({pair.scene for pair in validation}))}) to validate on"
+    )
+    data = pairs.fingerprint(training + validation, wanted.crop_pixels)
+    _begin(run_url, wanted)
+    with cluster.listening(show) as lines:
+        job = Job(run_url, wanted, training, validation, data, lines)
+        ended = _fit(job, workers, cpus, gpu, max_failures)
+    if ended["not_finite"]:
+        raise FloatingPointError(
+            f"{ended['not_finite']}; the run stopped, its checkpoints are from before. Try a "
+            "smaller --learning-rate or --precision float32 in a new run"
+        )
+    history = storage.read(storage.join(run_url, checkpoints.HISTORY))
+    storage.write(storage.join(run_url, checkpoints.CURVES), report.curves(history))
+    with tempfile.TemporaryDirectory() as folder:
+        best = checkpoints.fetched(run_url, folder)
+    return Trained(run_url, best, ended["epochs"])
+
+
+def _begin(run_url: str, wanted: Settings) -> None:
+    """Writes the run's settings, or compares them with those of its first start."""
+    url = storage.join(run_url, checkpoints.SETTINGS)
+    if storage.exists(url):
+        changed = settings.differences(settings.from_json(storage.read(url).decode()), wanted)
+        if changed:
+            raise ValueError(
+                f"{run_url} was begun with other settings ({'; '.join(changed)}): give the same "
+                "settings to go on with it, or another RUN to begin anew"
+            )
+    storage.write(url, settings.to_json(wanted).encode())
+
+
+def _fit(
+    job: Job, workers: int, cpus: float, gpu: bool, max_failures: int
+) -> dict[str, Any]:
+    """What worker 0 returned from `worker.worked`, which Ray Train runs on all of them."""
+    import ray.train
+
+    with cluster.muffled():
+        from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, here too
+
+    trainer = TensorflowTrainer(
+        _work,
+        train_loop_config={"job": job},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
+        ),
+        run_config=ray.train.RunConfig(
+            # our checkpoints are the run's only memory: Ray keeps none, so that another Ray
+            # version, another cluster or a killed driver can go on with a run
+            name=f"attempt-{time.time_ns()}",
+            storage_path=cluster.RAY_FOLDER,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        ),
+    )
+    try:
+        return trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        raise RuntimeError(
+            f"training failed for good after {max_failures} new starts: {error}; the same command "
+            "goes on from the latest checkpoint"
+        ) from error
+
+
+
+
+def _work(told: dict[str, Job]) -> dict[str, Any]:
+    from pix2pix import worker  # loads TensorFlow
+
+    return worker.worked(told["job"])

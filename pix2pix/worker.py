@@ -1,0 +1,253 @@
+"""The loop that every training worker runs: steps, validation, checkpoints, history."""
+
+import json
+import math
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, settings, storage
+from pix2pix.gan import LOSSES, Gan
+from pix2pix.settings import Settings
+
+if TYPE_CHECKING:
+    from pix2pix.training import Job
+
+TENSORBOARD = "tensorboard"
+PROGRESS = "progress.json"
+SECONDS_PER_LINE = 30.0  # of progress within an epoch
+SAMPLE_PIXELS = 256  # of the pictures for TensorBoard
+SCORES = ("psnr_db", "ssim", "noisy_psnr_db", "noisy_ssim")
+
+
+@dataclass
+class Progress:
+    """How far a run has come; it travels in each checkpoint's state."""
+
+    epoch: int = 0  # finished ones
+    step: int = 0
+    seconds: float = 0.0  # of all starts together, as the workers agreed
+    epoch_seconds: float = 0.0  # of the last one
+    best_psnr_db: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def worked(job: "Job") -> dict[str, Any]:
+    """Trains from the latest checkpoint to the end; runs on every worker at once.
+
+    Returns:
+        `epochs` finished, and `not_finite` with a sentence where a loss was not a number.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    cluster.quieten()
+    worker = Worker(job, context.get_world_rank(), context.get_world_size())
+    worker.resume()
+    while not finished(worker.progress, job.settings):
+        losses, problem = worker.trained_epoch()
+        if problem:  # the same on every worker: returning lets none of them wait for another
+            return {"epochs": worker.progress.epoch, "not_finite": problem}
+        worker.close_epoch(losses)
+        ray.train.report(worker.progress.history[-1])  # a barrier: nobody runs ahead
+    return {"epochs": worker.progress.epoch, "not_finite": ""}
+
+
+def finished(progress: Progress, run: Settings) -> bool:
+    """Whether all epochs are done, or another would end further from the time limit than now."""
+    late = progress.seconds + progress.epoch_seconds / 2 >= run.limit_seconds > 0
+    return progress.epoch >= run.epochs or late
+
+
+def learning_rate(progress: Progress, run: Settings) -> float:
+    """The rate for the next epoch: constant at first, then falling to 0 in a straight line.
+
+    Source:
+        The pix2pix authors' code (https://github.com/phillipi/pix2pix and its PyTorch successor):
+        constant for the first half, linear to zero over the second.
+    """
+    share = progress.epoch / run.epochs
+    if run.limit_seconds > 0:
+        share = max(share, progress.seconds / run.limit_seconds)
+    if share <= run.decay_start:
+        return run.learning_rate
+    return run.learning_rate * max(0.0, 1 - share) / (1 - run.decay_start)
+
+
+class Worker:
+    """One worker's networks and its place among the others.
+
+    Args:
+        job: The same on every worker.
+        rank: This worker's number, from 0; worker 0 writes.
+        workers: How many there are.
+    """
+
+    def __init__(self, job: "Job", rank: int, workers: int) -> None:
+        self.job, self.rank, self.workers = job, rank, workers
+        self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        self.gan = Gan(job.settings, self.strategy)
+        self.denoiser = denoiser.Denoiser(self.gan.generator, job.settings)
+        self.progress = Progress()
+        self.noisy_scores: np.ndarray | None = None
+        self.board_folder = tempfile.TemporaryDirectory()
+        self.board = tf.summary.create_file_writer(self.board_folder.name) if rank == 0 else None
+
+    def tell(self, line: str) -> None:
+        """Shows a line to whoever started the run; worker 0 speaks for all."""
+        if self.rank == 0:
+            self.job.lines.put(line)
+
+    def resume(self) -> None:
+        """Takes over the run's latest checkpoint, both optimizers included, if there is one."""
+        with tempfile.TemporaryDirectory() as folder:
+            if checkpoints.state(self.job.run_url, folder) is None:
+                return
+            self.gan.restore(Path(folder))
+            text = Path(folder, checkpoints.STATE, PROGRESS).read_text()
+        self.progress = Progress(**json.loads(text))
+        self.tell(f"going on after epoch {self.progress.epoch}, step {self.progress.step}")
+
+    def trained_epoch(self) -> tuple[np.ndarray, str]:
+        """Trains one epoch.
+
+        Returns:
+            The means of the `LOSSES` over the epoch and all workers, and a sentence if one of them
+            is not finite (the epoch is then left at once).
+        """
+        run, progress, job = self.job.settings, self.progress, self.job
+        self.gan.learn_at(learning_rate(progress, run))
+        sums, steps, begun = np.zeros(len(LOSSES)), 0, time.monotonic()
+        told = begun
+        visits = pairs.visits(job.training, run, progress.epoch, self.rank, self.workers)
+        for noisy, clean in visits:
+            for patches in zip(noisy, clean, strict=True):
+                sums += self.gan.step(*patches).numpy()
+                steps += 1
+            if not np.isfinite(sums).all():
+                names = [n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)]
+                place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
+                return sums, f"{' and '.join(names)} is not a finite number in {place}"
+            if time.monotonic() - told > SECONDS_PER_LINE:
+                told = time.monotonic()
+                share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)
+                self.tell(
+                    f"epoch {progress.epoch + 1}/{run.epochs}  {share:4.0%}  "
+                    f"{steps / (told - begun):.2f} steps/s  L1 {sums[1] / steps:.4f}"
+                )
+        seconds = self._total([time.monotonic() - begun])[0] / self.workers
+        progress.step += steps
+        progress.epoch_seconds = float(seconds)
+        return sums / steps, ""
+
+    def close_epoch(self, losses: np.ndarray) -> None:
+        """Validates, then writes checkpoint, history and scalars of the epoch just trained."""
+        run, progress = self.job.settings, self.progress
+        begun = time.monotonic()
+        rate, training_seconds = learning_rate(progress, run), progress.epoch_seconds
+        steps = pairs.visits_per_epoch(self.job.training, run) * run.patches_per_pair
+        scores = self.scores()
+        progress.epoch += 1
+        progress.epoch_seconds += float(self._total([time.monotonic() - begun])[0]) / self.workers
+        progress.seconds += progress.epoch_seconds
+        best = scores["psnr_db"] > progress.best_psnr_db
+        progress.best_psnr_db = max(progress.best_psnr_db, scores["psnr_db"])
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "step": progress.step,
+                **dict(zip(LOSSES, losses.tolist(), strict=True)),
+                **scores,
+                "best": best,
+                "learning_rate": rate,
+                "steps_per_second": steps / training_seconds,
+                "seconds": progress.seconds,
+            }
+        )
+        if self.rank == 0:
+            self._write(best)
+            self.tell(line(progress.history[-1], run))
+
+    def scores(self) -> dict[str, float]:
+        """The `SCORES` of the generator as it is: means over all validation images.
+
+        Each worker denoises its share of them, whole.
+        """
+        mine = self.job.validation[self.rank :: self.workers]
+        denoised, noisy_scores = np.zeros(2), np.zeros(2)
+        for pair in mine:
+            noisy, clean = pairs.pixels(pair)
+            denoised += _scores(clean, self.denoiser.denoised(noisy))
+            if self.noisy_scores is None:
+                noisy_scores += _scores(clean, noisy)
+        count = len(self.job.validation)
+        if self.noisy_scores is None:
+            self.noisy_scores = self._total(noisy_scores) / count
+        means = [*(self._total(denoised) / count).tolist(), *self.noisy_scores.tolist()]
+        return dict(zip(SCORES, means, strict=True))
+
+    def _total(self, values: Any) -> np.ndarray:  # noqa: ANN401 - whatever NumPy takes
+        """The sums of a few numbers over all workers, the same on each."""
+        parts = self.strategy.run(tf.identity, args=(tf.constant(values, tf.float64),))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
+
+    def _write(self, best: bool) -> None:
+        run_url, progress, latest = self.job.run_url, self.progress, self.progress.history[-1]
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.gan.save(folder)
+            (folder / checkpoints.STATE / PROGRESS).write_text(json.dumps(asdict(progress)))
+            (folder / checkpoints.SETTINGS).write_text(settings.to_json(self.job.settings))
+            facts = {name: latest[name] for name in ("step", "epoch", *SCORES)} | {
+                "training_pairs": len(self.job.training),
+                "validation_pairs": [pair.name for pair in self.job.validation],
+                "data_fingerprint": self.job.data_fingerprint,
+                "workers": self.workers,
+                "precision": self.gan.generator.dtype_policy.name,
+                "parameters": self.gan.generator.count_params(),
+                "seconds": progress.seconds,
+            }
+            card = checkpoints.card(folder, facts)
+            (folder / checkpoints.CARD).write_text(json.dumps(card, indent=1) + "\n")
+            checkpoints.save(run_url, folder, progress.step, best)
+        table = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(progress.history), table)
+        storage.write(storage.join(run_url, checkpoints.HISTORY), table.getvalue().to_pybytes())
+        self._show_on_board(latest)
+
+    def _show_on_board(self, latest: dict[str, float]) -> None:
+        """Scalars and a strip noisy | denoised | clean for TensorBoard."""
+        noisy, clean = (
+            image[:SAMPLE_PIXELS, :SAMPLE_PIXELS] for image in pairs.pixels(self.job.validation[0])
+        )
+        strip = np.concatenate([noisy, self.denoiser.denoised(noisy), clean], axis=1)
+        with self.board.as_default(step=self.progress.step):
+            for name in (*LOSSES, *SCORES, "learning_rate", "steps_per_second"):
+                tf.summary.scalar(name, latest[name])
+            tf.summary.image("noisy, denoised, clean", strip[np.newaxis])
+        self.board.flush()
+        storage.copy(self.board_folder.name, storage.join(self.job.run_url, TENSORBOARD))
+
+
+def _scores(clean: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    return np.array([metrics.psnr_db(clean, candidate), metrics.ssim(clean, candidate)])
+
+
+def line(latest: dict[str, float], run: Settings) -> str:
+    """What a person reads after each epoch."""
+    gain = latest["psnr_db"] - latest["noisy_psnr_db"]
+    return (
+        f"epoch {latest['epoch']}/{run.epochs}  step {latest['step']}  "
+        f"{latest['steps_per_second']:.2f} steps/s  L1 {latest['l1_loss']:.4f}  "
+        f"adversarial {latest['adversarial_loss']:.3f}  "
+        f"discriminator {latest['discriminator_loss']:.3f}  "
+        f"PSNR {latest['psnr_db']:.2f} dB ({gain:+.2f} over noisy)  SSIM {latest['ssim']:.4f}"
+        f"{'  best so far' if latest['best'] else ''}"
+    )

@@ -1,0 +1,154 @@
+"""Claims about pix2pix.manifest."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet
+import pytest
+
+from pix2pix import manifest, storage
+from tests.conftest import FaultyProxy, S3Server
+
+IMAGES = ("a.JPG", "b/c.jpeg", "b/d e%20.Tif", "b/raw.CR3", "ü.heic", "new\nline.png", "b/.jpg")
+OTHERS = ("Thumbs.db", ".DS_Store", "a.xmp", "b/._c.jpeg", "@eaDir/a.JPG/S.jpg", "jpg", "a.jpg.bak")
+
+
+def fill(archive: str, names: tuple[str, ...] = IMAGES + OTHERS) -> None:
+    for number, name in enumerate(names):
+        storage.write(storage.join(archive, name), b"x" * number)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_is_known_by_its_suffix(name: str) -> None:
+    assert manifest.is_image(name)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_files_are_no_images(name: str) -> None:
+    assert not manifest.is_image(name)
+
+
+def test_every_image_has_one_row_and_every_other_file_is_counted(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive")
+    counts = manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    assert counts == manifest.Counts(images=7, bytes=0 + 1 + 2 + 3 + 4 + 5 + 6, left_out=7)
+    rows = manifest.read(f"{tmp_path}/output").to_pylist()
+    assert sorted(IMAGES) == sorted(row["relative_path"] for row in rows)
+    for row in rows:
+        entry = storage.local_path(row["uri"])
+        assert entry == tmp_path / "archive" / row["relative_path"]
+        assert entry.stat().st_size == row["size_bytes"]
+
+
+def test_the_id_is_blake2b_of_uri_nul_etag(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive", ("ü.jpg",))
+    manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    (row,) = manifest.read(f"{tmp_path}/output").to_pylist()
+    text = row["uri"].encode() + b"\0" + row["etag"].encode()
+    assert hashlib.blake2b(text, digest_size=16).digest() == row["id"]
+
+
+def test_a_changed_image_gets_a_new_id_and_an_untouched_one_keeps_its(tmp_path: Path) -> None:
+    archive, output = f"{tmp_path}/archive", f"{tmp_path}/output"
+    fill(archive, ("a.jpg", "b.jpg"))
+    ids = []
+    for _ in range(2):
+        manifest.write(archive, output)
+        table = manifest.read(output)
+        ids.append({row["relative_path"]: row["id"] for row in table.to_pylist()})
+        storage.write(f"{archive}/b.jpg", b"other")
+    assert ids[0]["a.jpg"] == ids[1]["a.jpg"]
+    assert ids[0]["b.jpg"] != ids[1]["b.jpg"]
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (3, 1), (4, 1), (5, 2), (9, 3)])
+def test_parts_have_bounded_rows_and_duckdb_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, parts: int
+) -> None:
+    monkeypatch.setattr(manifest, "ROWS_PER_PART", 4)
+    fill(f"{tmp_path}/archive", ("notes.txt", *(f"{i}.jpg" for i in range(rows))))
+    counts = manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    assert counts.images == rows
+    pattern = f"{tmp_path}/output/manifest/part-*.parquet"
+    assert duckdb.sql(f"SELECT count(DISTINCT id) FROM '{pattern}'").fetchall() == [(rows,)]
+    assert len(list((tmp_path / "output/manifest").glob("part-*.parquet"))) == parts
+    assert manifest.read(f"{tmp_path}/output").schema == manifest.SCHEMA
+
+
+def test_parts_are_zstd(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive", ("a.jpg",))
+    manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    (part,) = manifest.parts(f"{tmp_path}/output")
+    group = pyarrow.parquet.ParquetFile(storage.local_path(part)).metadata.row_group(0)
+    assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
+
+
+def test_a_second_manifest_replaces_the_first(tmp_path: Path) -> None:
+    archive, output = f"{tmp_path}/archive", f"{tmp_path}/output"
+    fill(archive, ("a.jpg", "b.jpg"))
+    manifest.write(archive, output)
+    storage.remove(f"{archive}/a.jpg")
+    assert manifest.write(archive, output).images == 1
+    assert manifest.read(output)["relative_path"].to_pylist() == ["b.jpg"]
+    assert len(os.listdir(f"{output}/manifest")) == 2  # one part and the index
+
+
+def test_without_a_complete_manifest_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="manifest"):
+        manifest.read(f"{tmp_path}/output")
+
+
+def test_a_missing_archive_leaves_the_manifest_as_it_was(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive", ("a.jpg",))
+    manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        manifest.write(f"{tmp_path}/elsewhere", f"{tmp_path}/output")
+    assert len(manifest.read(f"{tmp_path}/output")) == 1
+
+
+@pytest.mark.parametrize(
+    ("archive", "output"),
+    [("a", "a"), ("a", "a/out"), ("a/photos", "a"), ("a", "link/out"), ("link", "a/out")],
+)
+def test_overlapping_places_are_refused(tmp_path: Path, archive: str, output: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(ValueError, match="must not lie in each other"):
+        manifest.write(f"{tmp_path}/{archive}", f"{tmp_path}/{output}")
+    assert os.listdir(tmp_path / "a") == []
+
+
+def test_neighbours_are_not_refused() -> None:
+    manifest.refuse_overlap("s3://bucket/photos", "s3://bucket/photos-denoised")
+    with pytest.raises(ValueError, match="s3://bucket/photos/out"):
+        manifest.refuse_overlap("s3://bucket/photos/", "s3a://bucket/photos/out")
+
+
+def test_wherever_writing_breaks_off_the_manifest_is_the_old_or_the_new_one(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(manifest, "ROWS_PER_PART", 2)
+    bucket = s3.bucket_url()
+    archive, output = f"{bucket}/archive", f"{bucket}/output"
+    old, new = [f"{i}.jpg" for i in range(3)], [f"{i}.jpg" for i in range(5)]
+    fill(archive, tuple(old))
+    manifest.write(archive, output)
+    fill(archive, tuple(new))
+    seen = []
+    for left in range(100):
+        proxy.left = left
+        try:
+            manifest.write(archive, output)
+            break
+        except ConnectionError:
+            proxy.left = None
+            seen.append(sorted(manifest.read(output)["relative_path"].to_pylist()))
+    proxy.left = None
+    assert [*seen, new] == [old] * seen.count(old) + [new] * (len(seen) + 1 - seen.count(old))
+    assert seen.count(old) >= 5  # listing, three parts, index
+    assert seen.count(new) >= 2  # what is old goes afterwards
+    names = {entry.relative_path for entry in storage.files(f"{output}/manifest")}
+    assert len(names) == 3 + 1  # nothing is left of all the broken attempts

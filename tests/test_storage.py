@@ -1,0 +1,374 @@
+"""Claims about pix2pix.storage, on local disk, in memory and on a real S3 server."""
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pix2pix import storage
+from tests.conftest import FaultyProxy, S3Server
+
+ODD_NAMES = (
+    "a b.jpg",
+    "50%20.jpg",
+    "ü+#?&=.jpg",
+    "日本 語.jpg",
+    "new\nline.jpg",
+    "d/.hid",
+    "d/e/f.x",
+)
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3').bucket_url()}/some folder"
+    return str(tmp_path / "some folder") if request.param == "local" else f"memory:/{tmp_path}"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "BACKOFF_SECONDS", 0.01)
+
+
+def test_importing_loads_no_store_no_tensorflow_no_ray() -> None:
+    heavy = "{'tensorflow', 'ray', 'fsspec', 's3fs', 'botocore', 'aiohttp'}"
+    code = f"import sys, pix2pix.storage; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("canonical", "url"),
+    [
+        ("file:///a/b c%20", "/a/./x/../b c%20/"),
+        ("file:///a", "file:///a/"),
+        ("file:///a", "local:///a"),
+        ("file:///a", "//a"),
+        ("file:///", "/"),
+        (f"file://{os.getcwd()}/a", "a"),
+        ("s3://bucket/a b", "s3://bucket/a b/"),
+        ("s3://bucket", "S3A://bucket/"),
+        ("memory://a", "memory:///a"),
+        ("gs://bucket/a%20b", "gs://bucket/a%20b"),
+    ],
+)
+def test_a_url_has_one_canonical_form(canonical: str, url: str) -> None:
+    assert canonical == storage.absolute(url)
+    assert canonical == storage.absolute(canonical)
+
+
+@pytest.mark.parametrize("url", ["", "s3://", "s3:///", "memory://", "zip::s3://bucket/a.zip"])
+def test_a_url_that_names_no_place_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(url))):
+        storage.absolute(url)
+
+
+@pytest.mark.parametrize("part", ["../a", "a/../b", "/a", "a//b", "a/", ".", ""])
+def test_a_path_that_climbs_or_collapses_is_not_joined(part: str) -> None:
+    with pytest.raises(ValueError, match="component"):
+        storage.join("s3://bucket", "images", part)
+
+
+def test_joining_appends_whole_names() -> None:
+    assert storage.join("s3://bucket/", "a b", "c/d.jpg") == "s3://bucket/a b/c/d.jpg"
+    assert storage.join("/", "a") == "file:///a"
+
+
+@pytest.mark.parametrize(
+    ("answer", "url", "parent"),
+    [
+        (True, "s3://bucket/a/b", "s3://bucket/a"),
+        (True, "s3://bucket/a", "s3a://bucket/a/"),
+        (False, "s3://bucket/ab", "s3://bucket/a"),
+        (False, "s3://bucket-2", "s3://bucket"),
+        (False, "s3://bucket/a", "s3://bucket/a/b"),
+        (True, "/a/b", "/"),
+        (True, "file:///a/b", "/a"),
+        (False, "/a/../b", "/a"),
+        (False, "/a", "s3://a"),
+    ],
+)
+def test_inside_goes_by_whole_names(answer: bool, url: str, parent: str) -> None:
+    assert answer == storage.inside(url, parent)
+
+
+def test_inside_sees_through_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert storage.inside(f"{tmp_path}/link/new", f"{tmp_path}/real")
+    assert not storage.inside(f"{tmp_path}/link", f"{tmp_path}/link/new")
+
+
+def test_what_is_written_is_read_and_listed(folder: str) -> None:
+    contents = {name: name.encode() for name in ODD_NAMES}
+    for name, data in contents.items():
+        storage.write(storage.join(folder, name), data)
+    entries = list(storage.files(folder))
+    assert contents == {entry.relative_path: storage.read(entry.uri) for entry in entries}
+    assert {storage.join(folder, name) for name in ODD_NAMES} == {entry.uri for entry in entries}
+    assert all(entry.size_bytes == len(contents[entry.relative_path]) for entry in entries)
+
+
+def test_the_etag_changes_with_the_file_only(folder: str) -> None:
+    url = storage.join(folder, "a.jpg")
+    storage.write(url, b"1")
+    first, again = ([entry.etag for entry in storage.files(folder)] for _ in range(2))
+    storage.write(url, b"2")
+    (second,) = storage.files(folder)
+    assert first == again != [second.etag]
+    assert second.etag
+    assert '"' not in second.etag
+
+
+def test_writing_replaces_and_removing_removes(folder: str) -> None:
+    url = storage.join(folder, "a.jpg")
+    storage.write(url, b"old")
+    storage.write(url, b"new")
+    assert storage.read(url) == b"new"
+    assert storage.exists(url)
+    assert not storage.exists(folder)  # a folder is not a file
+    storage.remove(url)
+    storage.remove(url)
+    assert not storage.exists(url)
+
+
+def test_a_missing_file_and_folder_are_not_found(folder: str) -> None:
+    for call in (storage.read, lambda url: list(storage.files(url))):
+        with pytest.raises(FileNotFoundError, match="nowhere") as caught:
+            call(storage.join(folder, "nowhere"))
+        assert storage.failure_class(caught.value) == "not_found"
+    assert not storage.exists(storage.join(folder, "nowhere"))
+
+
+def test_a_folder_is_copied_between_stores_and_back(folder: str, tmp_path: Path) -> None:
+    contents = {"a/b.txt": b"1", "c.bin": b"2" * 1000}
+    for name, data in contents.items():
+        storage.write(f"{tmp_path}/from/{name}", data)
+    assert storage.copy(f"{tmp_path}/from", folder) == 2
+    assert storage.copy(folder, f"{tmp_path}/back") == 2
+    back = tmp_path / "back"
+    assert contents == {name: (back / name).read_bytes() for name in contents}
+
+
+def test_local_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).write_bytes(b"latin")
+    (entry,) = storage.files(str(tmp_path))
+    assert entry.uri.encode()  # fit for a table, which a lone surrogate is not
+    assert storage.read(entry.uri) == b"latin"
+    storage.write(storage.join(f"{tmp_path}/out", entry.relative_path), b"new")
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"caf\xe9.jpg"]
+
+
+def test_local_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.jpg").write_bytes(b"1")
+    root = tmp_path / "root"
+    (root / "inner").mkdir(parents=True)
+    (root / "inner/up").symlink_to(root)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "lost.jpg").symlink_to("/nowhere")
+    (root / "itself.jpg").symlink_to("itself.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    listed = sorted(entry.relative_path for entry in storage.files(str(root)))
+    assert listed == ["itself.jpg", "linked/a.jpg", "lost.jpg"]
+
+
+def test_a_new_local_file_has_the_usual_mode(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    storage.write(f"{tmp_path}/a", b"1")
+    assert (tmp_path / "usual").stat().st_mode == (tmp_path / "a").stat().st_mode
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    storage.write(f"{tmp_path}/a", b"old")
+    code = f"""if True:
+        import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        from pix2pix import storage
+        try: storage.write({f"{tmp_path}/a"!r}, b"n" * 2000)
+        except OSError as error: print(error.errno, storage.failure_class(error))"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "27 None\n"
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert left == {"a": b"old"}
+
+
+def test_a_killed_writer_leaves_a_complete_file(tmp_path: Path) -> None:
+    size = 20_000_000
+    code = f"""if True:
+        from pix2pix import storage
+        while True:
+            for letter in b"ab":
+                storage.write({f"{tmp_path}/a"!r}, bytes([letter]) * {size})
+                print(flush=True)"""
+    for milliseconds in (3, 10, 30):
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+            writer.stdout.readline()
+            time.sleep(milliseconds / 1000)
+            writer.send_signal(signal.SIGKILL)
+        data = storage.read(f"{tmp_path}/a")
+        assert data in (b"a" * size, b"b" * size)
+
+
+def test_what_may_not_be_read_is_forbidden(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = storage.join(s3.bucket_url(), "a.jpg")
+    storage.write(url, b"1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    for call in (storage.read, storage.exists, storage.remove, lambda url: storage.write(url, b"")):
+        with pytest.raises(PermissionError) as caught:
+            call(url)
+        assert storage.failure_class(caught.value) == "forbidden"
+
+
+def test_without_credentials_it_is_forbidden(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = storage.join(s3.bucket_url(), "a.jpg")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(PermissionError, match="credentials"):
+        storage.read(url)
+
+
+def test_a_missing_bucket_is_named(s3: S3Server) -> None:
+    with pytest.raises(FileNotFoundError, match=r"s3://no-such-bucket.*bucket does not exist"):
+        list(storage.files("s3://no-such-bucket"))
+
+
+def test_an_empty_bucket_is_an_empty_folder_and_placeholders_are_no_files(s3: S3Server) -> None:
+    import s3fs
+
+    bucket = s3.bucket_url()
+    assert list(storage.files(bucket)) == []
+    s3fs.S3FileSystem().call_s3("put_object", Bucket=bucket[5:], Key="folder/", Body=b"")
+    assert list(storage.files(f"{bucket}/folder")) == []
+
+
+def test_large_objects_go_up_in_parts(s3: S3Server) -> None:
+    url = storage.join(s3.bucket_url(), "large.bin")
+    data = os.urandom(1 << 20) * 101
+    storage.write(url, data)
+    assert storage.read(url) == data
+    assert next(storage.files(url.rpartition("/")[0])).etag.endswith("-3")
+
+
+def write(folder: str) -> None:
+    storage.write(f"{folder}/b.jpg", b"2" * 1000)
+
+
+def read(folder: str) -> bytes:
+    return storage.read(f"{folder}/a.jpg")
+
+
+def listed(folder: str) -> list[str]:
+    return [entry.relative_path for entry in storage.files(folder)]
+
+
+FAULTS = [
+    *[(call, fault) for call in (read, write, listed) for fault in ("429", "500", "502", "503")],
+    *[(call, fault) for call in (read, write, listed) for fault in ("reset", "lost", "hang")],
+    *[(read, "cut"), (listed, "cut")],
+]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("call", "fault"), FAULTS)
+def test_a_passing_fault_costs_another_request_and_no_more(
+    s3: S3Server,
+    proxy: FaultyProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[str], Any],
+    fault: str,
+) -> None:
+    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.5)
+    folder = s3.bucket_url()
+    storage.write(f"{folder}/a.jpg", b"1" * 1000)
+    usual = call(folder)
+    proxy.seen.clear()
+    proxy.faults[:] = [fault]
+    assert usual == call(folder)
+    assert len(proxy.seen) == 2
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("call", "fault"), [(read, "503"), (write, "503"), (read, "cut")])
+def test_a_lasting_fault_ends_after_five_requests(
+    s3: S3Server, proxy: FaultyProxy, call: Callable[[str], Any], fault: str
+) -> None:
+    folder = s3.bucket_url()
+    storage.write(f"{folder}/a.jpg", b"1" * 1000)
+    proxy.seen.clear()
+    proxy.faults[:] = [fault] * 100
+    with pytest.raises(ConnectionError, match=r"tried 5 times") as caught:
+        call(folder)
+    assert len(proxy.seen) == 5
+    assert storage.failure_class(caught.value) == "transient_io"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_silent_server_is_a_timeout(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.2)
+    proxy.faults[:] = ["hang"] * 100
+    with pytest.raises(TimeoutError) as caught:
+        read(s3.bucket_url())
+    assert storage.failure_class(caught.value) == "transient_io"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_is_not_there_is_transient(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"endpoint.*tried 5"):
+        storage.read("s3://bucket/a.jpg")
+
+
+def test_what_will_not_change_is_asked_once(s3: S3Server, proxy: FaultyProxy) -> None:
+    bucket = s3.bucket_url()
+    for url in (f"{bucket}/nowhere.jpg", "s3://no-such-bucket/a.jpg"):
+        proxy.seen.clear()
+        with pytest.raises(FileNotFoundError):
+            storage.read(url)
+        assert len(proxy.seen) == 1
+
+
+def test_reading_costs_one_request(s3: S3Server, proxy: FaultyProxy) -> None:
+    folder = s3.bucket_url()
+    storage.write(f"{folder}/a.jpg", b"1" * 1000)
+    proxy.seen.clear()
+    read(folder)
+    assert proxy.seen == [f"GET /{folder[5:]}/a.jpg"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_listing_in_pages_survives_faults_between_them(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"d{i % 3}/{i}.jpg" for i in range(20)] + ["d1.jpg", "d1-/a.jpg", "d10/a.jpg"]
+    folder = f"{s3.bucket_url()}/archive"
+    for name in names:
+        storage.write(f"{folder}/{name}", b"1")
+    storage.write(f"{folder}-2/a.jpg", b"1")
+    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 4)
+    proxy.faults[:] = ["", "503", "", "reset"]
+    assert sorted(names) == sorted(listed(folder))
+    assert len(proxy.seen) >= 23 + 1 + 6 + 2  # writes, pages, faults
+
+
+def test_threads_and_spawned_processes_share_nothing(s3: S3Server) -> None:
+    folder = s3.bucket_url()
+    urls = [f"{folder}/{i}.jpg" for i in range(32)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(storage.write, urls, [url.encode() for url in urls]))
+        assert [url.encode() for url in urls] == list(threads.map(storage.read, urls))
+    with multiprocessing.get_context("spawn").Pool(2) as processes:
+        assert [url.encode() for url in urls] == processes.map(storage.read, urls)
