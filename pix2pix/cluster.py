@@ -6,11 +6,11 @@ import os
 import sys
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 RAY_FOLDER = os.path.join(tempfile.gettempdir(), "pix2pix-ray")  # Ray Train's own notes: not ours
+LINES_SHOWN = 30  # of what was muffled, if something breaks
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -29,26 +29,62 @@ def joined(verbose: bool = False) -> Iterator[None]:
     Args:
         verbose: Shows what Ray, TensorFlow and the workers themselves have to say.
     """
-    if not verbose:
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-        warnings.simplefilter("ignore")
+    if verbose:
+        with _cluster({}, logging.INFO):
+            yield
+        return
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    with _muffled(), _cluster(QUIET, logging.ERROR):
+        quieten()
+        yield
+
+
+@contextlib.contextmanager
+def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
     import ray
 
-    if not verbose:
-        quieten()
     address = os.environ.get("RAY_ADDRESS")
     embedded: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(
         address=address or "local",
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        runtime_env={"env_vars": {} if verbose else QUIET},
+        log_to_driver=level == logging.INFO,
+        logging_level=level,
+        runtime_env={"env_vars": variables},
         **({} if address else embedded),
     )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _muffled() -> Iterator[None]:
+    """Keeps this process's standard error to itself; shows its end if something breaks.
+
+    Native parts of TensorFlow and Ray write there what no setting of theirs turns off: six lines
+    for an import, an "error" for every pool of actors.
+    """
+    sys.stderr.flush()
+    kept, real = tempfile.TemporaryFile(), os.dup(2)
+    os.dup2(kept.fileno(), 2)
+    broken = False
+    try:
+        yield
+    except (ValueError, FileNotFoundError):  # what is refused says itself why
+        raise
+    except BaseException:
+        broken = True
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(real, 2)
+        os.close(real)
+        if broken:
+            kept.seek(0)
+            lines = kept.read().decode(errors="replace").splitlines()[-LINES_SHOWN:]
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+        kept.close()
 
 
 def quieten() -> None:
@@ -118,29 +154,6 @@ def listening(show: Callable[[str], None]) -> Iterator[Any]:
         lines.put(None)
         thread.join(timeout=30)
         lines.shutdown()
-
-
-@contextlib.contextmanager
-def muffled() -> Iterator[None]:
-    """Keeps what native libraries write to standard error, and shows it only if something fails.
-
-    TensorFlow's import writes six lines there that no setting of its own turns off.
-    """
-    sys.stderr.flush()
-    kept, real = tempfile.TemporaryFile(), os.dup(2)
-    os.dup2(kept.fileno(), 2)
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        sys.stderr.flush()
-        os.dup2(real, 2)
-        os.close(real)
-        if failed:
-            kept.seek(0)
-            sys.stderr.write(kept.read().decode(errors="replace"))
-        kept.close()
 
 
 def printed(line: str) -> None:

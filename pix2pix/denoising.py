@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pix2pix import checkpoints, cluster, manifest, status, storage
+from pix2pix import checkpoints, cluster, manifest, metrics, status, storage
 from pix2pix.stages import Denoise, Fetch, Write
 
 SUMMARY = "summary.json"
@@ -126,8 +126,7 @@ def denoised(
         seconds=round(seconds, 3),
         images_per_second=round(len(todo) / seconds, 3),
         megapixels_per_second=round(megapixels / seconds, 3),
-        means={name: pc.mean(rows[name]).as_py() for name in
-               ("noise_sigma_before", "noise_sigma_after", "psnr_db", "ssim")},
+        means=_means(rows),
         checkpoint_url=checkpoint_url,
         checkpoint_sha256=sha256,
         over_budget=states["failed"] > budget(counts.images),
@@ -135,6 +134,16 @@ def denoised(
     text = json.dumps(asdict(summary), indent=1) + "\n"
     storage.write(storage.join(output_url, SUMMARY), text.encode())
     return summary
+
+
+def _means(rows: pa.Table) -> dict[str, float | None]:
+    """Means of what was measured, None where nothing was."""
+    psnr_db = rows["psnr_db"].drop_null().to_pylist()
+    others = ("noise_sigma_before", "noise_sigma_after", "ssim")
+    return {
+        "psnr_db": metrics.mean_psnr_db(psnr_db) if psnr_db else None,
+        **{name: pc.mean(rows[name]).as_py() for name in others},
+    }
 
 
 def _budget(max_failed: str) -> Callable[[int], float]:
@@ -182,16 +191,16 @@ def _pipeline(
         ray.data.from_arrow(blocks)
         .map_batches(
             Fetch(reference_url), batch_size=None, batch_format="pyarrow",
-            num_cpus=CPUS_PER_FETCH, max_retries=3,
+            num_cpus=CPUS_PER_FETCH,
         )
         .map_batches(
             Denoise, batch_size=1, batch_format="pyarrow", fn_constructor_kwargs=told,
             concurrency=actors, num_cpus=cpus, num_gpus=int(gpu),
-            max_restarts=3, max_task_retries=3,  # Ray's own limit is none
+            max_restarts=20, max_task_retries=3,  # Ray Data's own limit is none
         )
         .map_batches(
             Write(output_url), batch_size=None, batch_format="pyarrow",
-            num_cpus=CPUS_PER_WRITE, max_retries=3,
+            num_cpus=CPUS_PER_WRITE,
         )
     )  # fmt: skip
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):

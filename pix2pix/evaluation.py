@@ -115,6 +115,15 @@ class Scorer:
         }
 
 
+def means(result: list[Score]) -> dict[str, float]:
+    """The means of each score over all pairs."""
+    values = {name: [getattr(score, name) for score in result] for name in _SCORES}
+    return {
+        name: metrics.mean_psnr_db(column) if name.endswith("_db") else float(np.mean(column))
+        for name, column in values.items()
+    }
+
+
 def table(result: list[Score]) -> list[str]:
     """Lines for people: every pair, also those that got worse, then the means."""
     width = max(len("mean of 000"), *(len(score.name) for score in result))
@@ -122,8 +131,7 @@ def table(result: list[Score]) -> list[str]:
     lines = [head]
     for score in result:
         lines.append(_line(score.name, width, *(getattr(score, name) for name in _SCORES)))
-    means = [float(np.mean([getattr(score, name) for score in result])) for name in _SCORES]
-    lines.append(_line(f"mean of {len(result)}", width, *means))
+    lines.append(_line(f"mean of {len(result)}", width, *means(result).values()))
     worse = [score.name for score in result if score.psnr_db < score.noisy_psnr_db]
     lines.append(f"{len(worse)} got worse{': ' if worse else ''}{', '.join(worse)}")
     return lines

@@ -108,10 +108,9 @@ def write(archive_url: str, output_url: str) -> Counts:
     counts = Counts(images, bytes_, left_out)
     index = {"parts": names, **asdict(counts)}
     storage.write(storage.join(folder, INDEX), json.dumps(index).encode())
-    for url in [
-        entry.uri for entry in storage.files(folder) if _is_old(entry.relative_path, names)
-    ]:
-        storage.remove(url)
+    old = [each for each in storage.files(folder) if each.relative_path not in (INDEX, *names)]
+    for entry in old:
+        storage.remove(entry.uri)
     return counts
 
 
@@ -149,7 +148,3 @@ def _write_part(folder: str, writing: str, number: int, rows: list[tuple]) -> st
     name = f"part-{writing}-{number:06d}.parquet"
     storage.write(storage.join(folder, name), sink.getvalue().to_pybytes())
     return name
-
-
-def _is_old(name: str, names: list[str]) -> bool:
-    return name.startswith("part-") and name not in names

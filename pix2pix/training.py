@@ -106,9 +106,7 @@ def _fit(
 ) -> dict[str, Any]:
     """What worker 0 returned from `worker.worked`, which Ray Train runs on all of them."""
     import ray.train
-
-    with cluster.muffled():
-        from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, here too
+    from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, here too
 
     trainer = TensorflowTrainer(
         _work,
@@ -122,6 +120,7 @@ def _fit(
             name=f"attempt-{time.time_ns()}",
             storage_path=cluster.RAY_FOLDER,
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            callbacks=[_failures_told(job.lines)],
         ),
     )
     try:
@@ -133,6 +132,19 @@ def _fit(
         ) from error
 
 
+
+
+def _failures_told(lines: Any) -> Any:  # noqa: ANN401 - a queue; a ray.train.UserCallback
+    """Tells a person of every failure that is answered by a new start."""
+    import ray.train
+
+    class Told(ray.train.UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ANN401
+            for rank, error in worker_exceptions.items():
+                last = str(error).strip().rpartition("\n")[2]
+                lines.put(f"worker {rank} failed: {type(error).__name__}: {last[:300]}")
+
+    return Told()
 
 
 def _work(told: dict[str, Job]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -49,6 +50,9 @@ def worked(job: "Job") -> dict[str, Any]:
 
     context = ray.train.get_context()
     cluster.quieten()
+    cores = len(os.sched_getaffinity(0))  # TensorFlow would let each worker use all of them
+    threads = max(1, cores // context.get_local_world_size())
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
     worker.resume()
     while not finished(worker.progress, job.settings):
@@ -135,9 +139,9 @@ class Worker:
                 names = [n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)]
                 place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
                 return sums, f"{' and '.join(names)} is not a finite number in {place}"
-            if time.monotonic() - told > SECONDS_PER_LINE:
+            share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)
+            if share < 1 and time.monotonic() - told > SECONDS_PER_LINE:
                 told = time.monotonic()
-                share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)
                 self.tell(
                     f"epoch {progress.epoch + 1}/{run.epochs}  {share:4.0%}  "
                     f"{steps / (told - begun):.2f} steps/s  L1 {sums[1] / steps:.4f}"
@@ -237,7 +241,8 @@ class Worker:
 
 
 def _scores(clean: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    return np.array([metrics.psnr_db(clean, candidate), metrics.ssim(clean, candidate)])
+    psnr_db = metrics.mean_psnr_db([metrics.psnr_db(clean, candidate)])  # finite also if identical
+    return np.array([psnr_db, metrics.ssim(clean, candidate)])
 
 
 def line(latest: dict[str, float], run: Settings) -> str:

@@ -201,21 +201,24 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     assert left == {"a": b"old"}
 
 
-def test_a_killed_writer_leaves_a_complete_file(tmp_path: Path) -> None:
-    size = 20_000_000
+def test_half_a_file_is_never_seen_and_a_killed_writer_leaves_none(tmp_path: Path) -> None:
+    size = 5_000_000
+    path = tmp_path / "a"
     code = f"""if True:
         from pix2pix import storage
         while True:
-            for letter in b"ab":
-                storage.write({f"{tmp_path}/a"!r}, bytes([letter]) * {size})
+            for letter in (b"a", b"b"):
+                storage.write({str(path)!r}, letter * {size})
                 print(flush=True)"""
-    for milliseconds in (3, 10, 30):
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
-            writer.stdout.readline()
-            time.sleep(milliseconds / 1000)
-            writer.send_signal(signal.SIGKILL)
-        data = storage.read(f"{tmp_path}/a")
-        assert data in (b"a" * size, b"b" * size)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        end = time.monotonic() + 1
+        sizes = set()
+        while time.monotonic() < end:
+            sizes.add(path.stat().st_size)
+        writer.send_signal(signal.SIGKILL)
+    assert sizes == {size}
+    assert storage.read(str(path)) in (b"a" * size, b"b" * size)
 
 
 def test_what_may_not_be_read_is_forbidden(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,3 +375,15 @@ def test_threads_and_spawned_processes_share_nothing(s3: S3Server) -> None:
         assert [url.encode() for url in urls] == list(threads.map(storage.read, urls))
     with multiprocessing.get_context("spawn").Pool(2) as processes:
         assert [url.encode() for url in urls] == processes.map(storage.read, urls)
+
+
+def test_a_forked_process_opens_its_own_connections(s3: S3Server) -> None:
+    url = f"{s3.bucket_url()}/a.jpg"
+    code = f"""if True:
+        import multiprocessing
+        from pix2pix import storage
+        storage.write({url!r}, b"1")
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            print(pool.apply(storage.read, [{url!r}]))"""
+    answer = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
+    assert answer == "b'1'\n"

@@ -1,0 +1,91 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pix2pix import networks
+from pix2pix.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> None:
+    keras.config.set_dtype_policy("float32")
+
+
+def test_the_unet_has_the_parameters_of_the_paper() -> None:
+    assert networks.unet().count_params() == 54_425_859
+
+
+def test_the_unet_maps_256_pixels_to_256_pixels_between_minus_1_and_1() -> None:
+    noisy = tf.random.stateless_uniform((1, 256, 256, 3), (1, 2), -1, 1)
+    denoised = networks.unet()(noisy, training=False).numpy()
+    assert denoised.shape == (1, 256, 256, 3)
+    assert np.abs(denoised).max() <= 1
+
+
+def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
+    names = [type(layer).__name__ for layer in networks.unet().layers]
+    ups = "".join({"Conv2DTranspose": "u", "Dropout": "d"}.get(name, "") for name in names)
+    assert ups == "udududuuuuu"
+    assert names.count("Concatenate") == 7
+
+
+@pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
+def test_the_residual_generator_begins_as_the_identity(width: int, levels: int, blocks: int) -> None:
+    made_with = Settings(width=width, levels=levels, blocks=blocks)
+    noisy = tf.random.stateless_uniform((2, 64, 40, 3), (1, 2), -1, 1)
+    denoised = networks.generator(made_with)(noisy, training=True)
+    np.testing.assert_array_equal(noisy, denoised)
+
+
+def test_the_residual_generator_keeps_no_batch_statistics() -> None:
+    model = networks.residual(Settings(width=4))
+    assert model.non_trainable_variables == []
+
+
+def test_the_residual_generator_sees_no_further_than_it_says() -> None:
+    made_with = Settings(width=4, levels=3)
+    reach = networks.context_pixels(made_with)
+    model = _with_random_end(networks.residual(made_with))
+    side = 16 * (reach // 8 + 1)
+    noisy = tf.random.stateless_uniform((1, side, side, 3), (1, 2), -1, 1)
+    middle = side // 2
+    with tf.GradientTape() as tape:
+        tape.watch(noisy)
+        pixel = tf.reduce_sum(model(noisy)[0, middle, middle])
+    rows = np.flatnonzero(np.abs(tape.gradient(pixel, noisy)).sum((0, 2, 3)))
+    assert reach / 2 < max(middle - rows.min(), rows.max() - middle) <= reach
+
+
+def test_the_discriminator_judges_30_by_30_patches_of_256_pixels() -> None:
+    model = networks.discriminator(64)
+    images = [np.zeros((2, 256, 256, 3), np.float32)] * 2
+    assert model(images).shape == (2, 30, 30, 1)
+
+
+def test_a_logit_of_the_discriminator_sees_exactly_70_by_70_pixels() -> None:
+    model = networks.discriminator(4)
+    noisy = tf.random.stateless_uniform((1, 256, 256, 3), (1, 2), -1, 1)
+    candidate = tf.random.stateless_uniform((1, 256, 256, 3), (3, 4), -1, 1)
+    with tf.GradientTape() as tape:
+        tape.watch([noisy, candidate])
+        logit = model([noisy, candidate], training=False)[0, 15, 15, 0]
+    for gradient in tape.gradient(logit, [noisy, candidate]):
+        seen = np.abs(gradient.numpy()).sum((0, 3)) > 0
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (70, 70)
+
+
+def test_networks_give_float32_also_when_they_compute_in_bfloat16() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    noisy = np.full((1, 64, 64, 3), 0.3, np.float32)
+    denoised = networks.residual(Settings(width=4))(noisy)
+    assert denoised.dtype == tf.float32
+    np.testing.assert_array_equal(noisy, denoised)  # the identity isn't rounded to bfloat16
+    assert networks.discriminator(4)([noisy, noisy]).dtype == tf.float32
+
+
+def _with_random_end(model: keras.Model) -> keras.Model:
+    kernel = model.get_layer("noise").kernel
+    kernel.assign(tf.random.stateless_normal(kernel.shape, (5, 6)))
+    return model
