@@ -73,6 +73,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             _stop(process)
 
 
+@pytest.fixture(scope="session")
+def ray_cluster(s3: S3Server) -> Iterator[None]:
+    """A real Ray in this process, whose workers know the S3 server."""
+    from pix2pix import cluster
+
+    with cluster.joined(verbose=True):
+        yield
+
+
 class FaultyProxy(ThreadingHTTPServer):
     """An S3 endpoint in front of the server that fails as it is told to.
 

@@ -1,0 +1,85 @@
+"""The house keeps its shape: one-way imports, nothing on import, files of one subject."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
+LEVELS = (  # each may import what stands before it, never what stands after or beside it
+    {"settings", "storage", "metadata", "metrics", "cluster"},
+    {"images", "losses", "networks", "manifest", "status", "checkpoints"},
+    {"pairs", "report", "denoiser"},
+    {"gan", "stages"},
+    {"worker", "denoising"},
+    {"training", "evaluation"},
+    {"cli"},
+)
+
+
+def _imports(path: Path) -> set[str]:
+    """Our modules that a file imports, also inside functions; not those for types alone."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "pix2pix":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pix2pix."):
+            found.add(node.module.split(".")[1])
+    return found & set(MODULES)
+
+
+def test_every_module_has_its_place() -> None:
+    assert set().union(*LEVELS) == set(MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_one_way(name: str) -> None:
+    level = next(place for place, names in enumerate(LEVELS) if name in names)
+    below = set().union(*LEVELS[:level])
+    assert _imports(MODULES[name]) <= below
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_pix2pix_loads_neither_tensorflow_nor_ray() -> None:
+    light = ("cli", "settings", "storage", "images", "metrics", "pairs", "manifest", "status")
+    statement = f"import pix2pix\nfrom pix2pix import {', '.join(light)}"
+    assert _loaded_by(statement).isdisjoint({"tensorflow", "ray", "keras"})
+
+
+def test_the_program_s_help_loads_nothing_heavy() -> None:
+    loaded = _loaded_by("import pix2pix.cli")
+    assert loaded.isdisjoint({"tensorflow", "ray", "keras", "numpy", "pyarrow", "fsspec"})
+
+
+def test_only_storage_knows_fsspec() -> None:
+    users = {name for name, path in MODULES.items() if "fsspec" in path.read_text()}
+    assert users == {"storage"}
+
+
+@pytest.mark.parametrize("name", ["train", "denoise", "evaluate"])
+def test_a_job_is_one_call(name: str) -> None:
+    assert len((ROOT / "jobs" / f"{name}.py").read_text().splitlines()) <= 60
+
+
+def test_the_readme_maps_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in MODULES if f"{name}.py" not in readme] == []
+
+
+def test_the_lock_holds_versions_and_no_address() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all("==" in line and "://" not in line for line in lines)
+    pinned = {line.split("==")[0].lower() for line in lines}
+    assert {"ray", "tensorflow", "keras", "pyarrow", "s3fs", "pillow", "typer"} <= pinned

@@ -1,0 +1,182 @@
+import io
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pix2pix import checkpoints, storage, training
+from pix2pix.settings import Settings
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+# 22 training pairs in a batch of 22: an epoch is one visit of three patches, that is three steps
+SETTINGS = Settings(
+    width=4, levels=2, discriminator_width=4, crop_pixels=32, batch=22, patches_per_pair=3,
+    epochs=1, decay_start=1.0, learning_rate=1e-3, precision="float32",
+    validation_scenes=("002",),
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def _with(**changes: object) -> Settings:
+    return Settings(**{**vars(SETTINGS), **changes})
+
+
+def _trained(run: Path | str, wanted: Settings, workers: int = 1) -> tuple[training.Trained, str]:
+    lines: list[str] = []
+    pairs_url = str(SAMPLES / "pairs")
+    done = training.trained(pairs_url, str(run), wanted, workers, show=lines.append)
+    return done, "\n".join(lines)
+
+
+def _weights(run: Path) -> dict[str, np.ndarray]:
+    """All arrays of both networks and both optimizers in the latest checkpoint."""
+    folder = Path(storage.local_path(checkpoints.resolved(f"{run}/latest")))
+    arrays = {}
+    for path in (folder / checkpoints.WEIGHTS, folder / "state/discriminator.weights.h5"):
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item, path=path: (
+                    arrays.__setitem__(f"{path.name}/{name}", item[()])
+                    if isinstance(item, h5py.Dataset)
+                    else None
+                )
+            )
+    with np.load(folder / "state/optimizers.npz") as file:
+        arrays |= {f"optimizers/{name}": file[name] for name in file.files}
+    return arrays
+
+
+def _furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+    """The largest difference, relative to the norm of its array."""
+    assert first.keys() == second.keys()
+    return max(
+        float(np.linalg.norm(first[name] - second[name]) / (np.linalg.norm(first[name]) + 1e-12))
+        for name in first
+        if "seed_generator" not in name
+    )
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("training") / "one"
+    _trained(run, SETTINGS)
+    return run
+
+
+def test_two_workers_with_half_a_batch_each_learn_what_one_would(
+    one_epoch: Path, tmp_path: Path
+) -> None:
+    _trained(tmp_path / "two", SETTINGS, workers=2)
+    alone, together = _weights(one_epoch), _weights(tmp_path / "two")
+    trained = [name for name in alone if "generator.weights.h5" in name]
+    untrained = np.concatenate([np.ravel(alone[name]) for name in trained])
+    assert np.abs(untrained).max() > 0
+    assert _furthest(alone, together) < 1e-4
+
+
+def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    storage.copy(str(one_epoch), str(broken))
+    done, lines = _trained(broken, _with(epochs=2))
+    _trained(tmp_path / "unbroken", _with(epochs=2))
+    assert "going on after epoch 1, step 3" in lines
+    assert (done.epochs, pq.read_table(broken / "history.parquet")["step"].to_pylist()) == (2, [3, 6])
+    assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
+
+
+def test_a_run_leaves_what_it_promises(one_epoch: Path) -> None:
+    best = storage.local_path(checkpoints.resolved(str(one_epoch)))
+    card = json.loads((best / "card.json").read_text())
+    assert card["step"] == 3
+    assert card["noisy_psnr_db"] == pytest.approx(27.91, abs=0.01)  # of the four 002 samples
+    assert len(card["validation_pairs"]) == 4
+    assert all("_002_" in name for name in card["validation_pairs"])
+    history = pq.read_table(one_epoch / "history.parquet").to_pylist()
+    assert history[0]["psnr_db"] == card["psnr_db"]
+    curves = Image.open(io.BytesIO((one_epoch / "curves.png").read_bytes()))
+    assert curves.size == (1100, 700)
+
+
+def test_tensorboard_can_read_scalars_and_a_strip(one_epoch: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(one_epoch / "tensorboard"))
+    events.Reload()
+    assert {"psnr_db", "noisy_psnr_db", "l1_loss", "discriminator_loss"} <= set(
+        events.Tags()["tensors"]
+    )
+    strip = events.Tensors("noisy, denoised, clean")[0].tensor_proto.string_val
+    assert Image.open(io.BytesIO(strip[2])).size == (768, 256)
+
+
+def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
+    with pytest.raises(ValueError, match="width: 4 -> 8"):
+        _trained(one_epoch, _with(width=8))
+
+
+def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch=22 must be a multiple of the 4 workers .* use 20"):
+        _trained(tmp_path / "run", SETTINGS, workers=4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    wanted = _with(learning_rate=0.9, l1_weight=1e38, adversarial_weight=0.0, epochs=3)
+    with pytest.raises(FloatingPointError, match=r"generator_loss .* is not a finite number"):
+        _trained(tmp_path / "run", wanted)
+    assert not (tmp_path / "run/latest").exists()  # what can't be used is never a checkpoint
+
+
+def test_a_worker_killed_in_the_middle_costs_no_finished_epoch(tmp_path: Path) -> None:
+    wanted = _with(epochs=6, patches_per_pair=12)
+    run, lines = tmp_path / "run", []
+    ended: list[training.Trained] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(
+            training.trained(str(SAMPLES / "pairs"), str(run), wanted, 2, show=lines.append)
+        )
+    )
+    thread.start()
+    limit = time.monotonic() + 180
+    while not (run / "latest").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    finished = sum("epoch" in line and "PSNR" in line for line in lines)
+    os.kill(_training_workers()[-1], signal.SIGKILL)
+    thread.join(240)
+    assert ended, lines
+    assert ended[0].epochs == 6
+    history = pq.read_table(run / "history.parquet").to_pydict()
+    assert history["epoch"] == [1, 2, 3, 4, 5, 6]
+    assert history["step"] == [12, 24, 36, 48, 60, 72]
+    again = [line for line in lines if line.startswith("going on after epoch")]
+    assert again
+    assert int(again[0].split()[4].rstrip(",")) >= max(1, finished)
+    assert any("worker" in line and "failed" in line for line in lines)
+
+
+def _training_workers() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if words.startswith(b"ray::RayTrainWorker"):
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def test_a_run_lives_in_object_storage(s3: object, tmp_path: Path) -> None:
+    bucket = s3.bucket_url("training")
+    done, _ = _trained(f"{bucket}/run", SETTINGS)
+    assert done.best["url"].startswith(f"{bucket}/run/checkpoints/step-")
+    names = {entry.relative_path.split("/")[0] for entry in storage.files(f"{bucket}/run")}
+    assert {"best", "latest", "history.parquet", "curves.png", "tensorboard"} <= names
