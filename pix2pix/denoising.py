@@ -81,7 +81,7 @@ def denoised(
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must be between 0 (nothing) and 1 (all)")
-    budget = _budget(max_failed)
+    acceptable = budget(max_failed)
     manifest.refuse_overlap(archive_url, output_url)
     checkpoint_url, sha256 = checkpoints.identified(checkpoint_url)
     counts = manifest.write(archive_url, output_url)
@@ -129,7 +129,7 @@ def denoised(
         means=_means(rows),
         checkpoint_url=checkpoint_url,
         checkpoint_sha256=sha256,
-        over_budget=states["failed"] > budget(counts.images),
+        over_budget=states["failed"] > acceptable(counts.images),
     )  # fmt: skip
     text = json.dumps(asdict(summary), indent=1) + "\n"
     storage.write(storage.join(output_url, SUMMARY), text.encode())
@@ -146,8 +146,15 @@ def _means(rows: pa.Table) -> dict[str, float | None]:
     }
 
 
-def _budget(max_failed: str) -> Callable[[int], float]:
-    """How many failures are acceptable out of so many images, from "1%" or "12"."""
+def budget(max_failed: str) -> Callable[[int], float]:
+    """How many failures are acceptable out of so many images.
+
+    Args:
+        max_failed: A number like "12", or a share like "1%".
+
+    Raises:
+        ValueError: neither of them.
+    """
     number, share = max_failed.removesuffix("%"), max_failed.endswith("%")
     try:
         value = float(number)
@@ -159,7 +166,15 @@ def _budget(max_failed: str) -> Callable[[int], float]:
 
 
 def pool(actors: int | None, gpu: bool) -> tuple[int, float]:
-    """How many actors denoise and how many CPUs each reserves, so that the other stages fit too."""
+    """How many actors denoise and how many CPUs each reserves, so that the other stages fit too.
+
+    Args:
+        actors: As many as the user wants, or None for as many as fit.
+        gpu: Whether each takes a GPU.
+
+    Raises:
+        RuntimeError: they don't fit.
+    """
     available, others = cluster.cpus(), CPUS_PER_FETCH + CPUS_PER_WRITE
     if gpu:
         size, reserved = actors or max(1, cluster.gpus()), 1.0

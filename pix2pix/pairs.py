@@ -239,6 +239,7 @@ def visits(
         noisy, clean = patches(pairs, settings, place)
         return {"noisy": noisy, "clean": clean}
 
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
     rows = ray.data.range(count * lanes, override_num_blocks=count * lanes)
     # one task per pair: a task whose output waits for its reader keeps its CPU, and workers that
     # wait for each other in a step could then starve each other

@@ -172,11 +172,3 @@ def _training_workers() -> list[int]:
         if words.startswith(b"ray::RayTrainWorker"):
             found.append(int(path.parent.name))
     return sorted(found)
-
-
-def test_a_run_lives_in_object_storage(s3: object, tmp_path: Path) -> None:
-    bucket = s3.bucket_url("training")
-    done, _ = _trained(f"{bucket}/run", SETTINGS)
-    assert done.best["url"].startswith(f"{bucket}/run/checkpoints/step-")
-    names = {entry.relative_path.split("/")[0] for entry in storage.files(f"{bucket}/run")}
-    assert {"best", "latest", "history.parquet", "curves.png", "tensorboard"} <= names

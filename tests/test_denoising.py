@@ -1,0 +1,224 @@
+import json
+import os
+from pathlib import Path
+
+import duckdb
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pix2pix import checkpoints, denoising, images, metrics, networks, settings, status, storage
+from pix2pix.settings import Settings
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+ADDED = 10  # levels that the checkpoint below adds to every value: results are known by hand
+PLACES = ("uri", "etag", "id", "output_uri", "size_bytes")
+TIMES = ("seconds_fetch", "seconds_denoise", "seconds_write", "finished_at", "attempt")
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint whose generator makes every photograph a little brighter."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    made_with = Settings(width=4, levels=2, crop_pixels=32)
+    keras.config.set_dtype_policy("float32")
+    model = networks.generator(made_with)
+    model.get_layer("noise").bias.assign([-ADDED / 127.5] * 3)
+    model.save_weights(folder / checkpoints.WEIGHTS)
+    (folder / checkpoints.SETTINGS).write_text(settings.to_json(made_with))
+    (folder / checkpoints.CARD).write_text(json.dumps(checkpoints.card(folder, {"step": 1})))
+    return str(folder)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Eighteen good photographs in folders, two broken ones, and a stray file."""
+    folder = tmp_path / "archive"
+    for place, path in enumerate(sorted((SAMPLES / "unseen/noisy").iterdir())[:9]):
+        photograph = Image.open(path).convert("RGB").crop((0, 0, 60 + place, 48))
+        for name, options in ((f"a {place}.png", {}), (f"b/c{place}.jpg", {"quality": 90})):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            photograph.save(folder / name, **options)
+    whole = (folder / "a 0.png").read_bytes()
+    (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "b/empty.jpg").write_bytes(b"")
+    (folder / "Thumbs.db").write_bytes(b"not an image")
+    return folder
+
+
+def _denoised(
+    archive: Path | str, output: Path | str, checkpoint: str, **options: object
+) -> tuple[denoising.Denoised, str]:
+    lines: list[str] = []
+    done = denoising.denoised(str(archive), str(output), checkpoint, show=lines.append, **options)
+    return done, "\n".join(lines)
+
+
+def _rows(output: Path | str) -> dict[str, dict]:
+    return {row["relative_path"]: row for row in status.current(str(output)).to_pylist()}
+
+
+def test_every_image_ends_as_a_row_and_every_good_one_as_an_image(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    done, lines = _denoised(archive, output, checkpoint)
+    assert done.by_status == {"denoised": 18, "failed": 2}
+    assert done.by_failure_class == {"undecodable": 2}
+    assert (done.images, done.left_out, done.over_budget) == (20, 1, True)
+    assert "failed: broken.png: undecodable" in lines
+    written = {entry.relative_path for entry in storage.files(str(output / "images"))}
+    rows = _rows(output)
+    assert len(rows) == 20
+    assert written == {path for path, row in rows.items() if row["status"] == "denoised"}
+    saved = json.loads((output / "summary.json").read_text())
+    assert saved["by_status"] == done.by_status
+    # an answer from another reader of Parquet
+    query = f"select status, count(*) from '{output}/status/*.parquet' group by all order by all"
+    assert duckdb.sql(query).fetchall() == [("denoised", 18), ("failed", 2)]
+
+
+def test_the_pixels_are_what_the_generator_gives(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    rows = _rows(output)
+    for path in archive.glob("a *.png"):
+        before = np.asarray(Image.open(path)).astype(int)
+        after = np.asarray(Image.open(output / "images" / path.name))
+        np.testing.assert_array_equal(after, np.minimum(before + ADDED, 255))
+        row = rows[path.name]
+        assert (row["width"], row["height"]) == (before.shape[1], 48)
+        assert row["mean_shift"] == pytest.approx(np.abs((after - before).mean((0, 1))).max())
+    row = rows["b/c0.jpg"]
+    data = (output / "images/b/c0.jpg").read_bytes()
+    assert (row["format"], row["channels"], row["bit_depth"]) == ("JPEG", 3, 8)
+    assert row["noise_sigma_after"] == metrics.noise_sigma(images.decode(data).pixels)
+    before = images.decode((archive / "b/c0.jpg").read_bytes()).pixels
+    assert row["noise_sigma_before"] == metrics.noise_sigma(before)
+
+
+def test_the_same_call_again_does_only_what_is_new_or_changed(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    before = status.current(str(output))
+    done, lines = _denoised(archive, output, checkpoint)
+    assert "20 done before, 0 to do" in lines
+    assert done.by_status == {"denoised": 18, "failed": 2}
+    assert status.current(str(output)).equals(before)
+    Image.new("RGB", (32, 32), (50, 60, 70)).save(archive / "new.png")
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(archive / "a 0.png")
+    done, lines = _denoised(archive, output, checkpoint)
+    assert "19 done before, 2 to do" in lines
+    assert done.by_status == {"denoised": 19, "failed": 2}
+    assert np.asarray(Image.open(output / "images/a 0.png"))[0, 0].tolist() == [19, 19, 19]
+    count = duckdb.sql(f"select count(*) from '{output}/status/*.parquet'").fetchone()
+    assert count == (21,)
+
+
+def test_what_failed_is_tried_again_only_if_asked(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    _, lines = _denoised(archive, output, checkpoint, retry_failed=True)
+    assert "18 done before, 2 to do" in lines
+    rows = _rows(output)
+    assert {path: rows[path]["attempt"] for path in ("broken.png", "b/empty.jpg", "a 1.png")} == {
+        "broken.png": 2,
+        "b/empty.jpg": 2,
+        "a 1.png": 1,
+    }
+
+
+def test_object_storage_gives_the_same_pixels_and_the_same_table(
+    archive: Path, tmp_path: Path, checkpoint: str, s3: object
+) -> None:
+    bucket = s3.bucket_url("denoising")
+    storage.copy(str(archive), f"{bucket}/archive")
+    storage.copy(checkpoint, f"{bucket}/checkpoint")
+    _denoised(archive, tmp_path / "output", checkpoint)
+    _denoised(f"{bucket}/archive", f"{bucket}/output", f"{bucket}/checkpoint")
+    here, there = _rows(tmp_path / "output"), _rows(f"{bucket}/output")
+    for row in [*here.values(), *there.values()]:
+        for name in (*PLACES, *TIMES):
+            row.pop(name)
+    assert there == here  # output_sha256 among the columns: the same bytes
+    data = storage.read(f"{bucket}/output/images/b/c3.jpg")
+    assert data == (tmp_path / "output/images/b/c3.jpg").read_bytes()
+
+
+def test_a_reference_gives_psnr_and_ssim(archive: Path, tmp_path: Path, checkpoint: str) -> None:
+    for path in archive.glob("*"):
+        if path.name != "a 2.png":
+            path.unlink() if path.is_file() else [*map(os.unlink, path.iterdir()), path.rmdir()]
+    Image.new("RGB", (62, 48), (100, 100, 100)).save(archive / "a 2.png")
+    (tmp_path / "clean").mkdir()
+    Image.new("RGB", (62, 48), (109, 109, 109)).save(tmp_path / "clean/a 2.png")
+    done, _ = _denoised(
+        archive, tmp_path / "output", checkpoint, reference_url=str(tmp_path / "clean")
+    )
+    # 100 + 10 against 109: off by one everywhere
+    assert done.means["psnr_db"] == pytest.approx(20 * np.log10(255), abs=1e-6)
+    assert _rows(tmp_path / "output")["a 2.png"]["ssim"] == pytest.approx(1, abs=1e-3)
+
+
+def test_half_the_strength_takes_half_the_difference(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    _denoised(archive, tmp_path / "output", checkpoint, strength=0.5)
+    before = np.asarray(Image.open(archive / "a 4.png")).astype(int)
+    after = np.asarray(Image.open(tmp_path / "output/images/a 4.png"))
+    np.testing.assert_array_equal(after, np.minimum(before + ADDED // 2, 255)[..., :])
+    assert _rows(tmp_path / "output")["a 4.png"]["strength"] == 0.5
+
+
+def test_an_output_inside_its_archive_is_refused(archive: Path, checkpoint: str) -> None:
+    with pytest.raises(ValueError, match="must not lie in each other"):
+        _denoised(archive, archive / "output", checkpoint)
+    assert not (archive / "output").exists()
+
+
+def test_an_archive_without_images_is_refused(tmp_path: Path, checkpoint: str) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/notes.txt").write_text("nothing")
+    with pytest.raises(ValueError, match=r"no images under .* \(1 other files\)"):
+        _denoised(tmp_path / "archive", tmp_path / "output", checkpoint)
+
+
+def test_a_missing_archive_or_checkpoint_is_refused(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        _denoised(archive, tmp_path / "output", str(tmp_path / "nothing"))
+
+
+def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpoint: str) -> None:
+    with pytest.raises(RuntimeError, match="don't fit into the cluster's"):
+        _denoised(archive, tmp_path / "output", checkpoint, gpu=False, actors=500)
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "acceptable"), [("1%", 300, 3), ("12", 5, 12), ("0", 9, 0), ("0.5%", 1000, 5)]
+)
+def test_a_budget_is_a_number_or_a_share(given: str, images: int, acceptable: float) -> None:
+    assert denoising.budget(given)(images) == acceptable
+
+
+@pytest.mark.parametrize("given", ["", "%", "-1", "101%", "many", "nan"])
+def test_a_budget_that_makes_no_sense_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="must be a number or a share"):
+        denoising.budget(given)
+
+
+def test_rows_have_the_table_s_columns_only(archive: Path, tmp_path: Path, checkpoint: str) -> None:
+    _denoised(archive, tmp_path / "output", checkpoint)
+    parts = list((tmp_path / "output/status").glob("*.parquet"))
+    table = pa.parquet.read_table(parts[0])
+    assert table.schema.names == status.SCHEMA.names
+    assert set(table["checkpoint_sha256"].to_pylist()) == {checkpoints.identified(checkpoint)[1]}
