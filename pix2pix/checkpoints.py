@@ -79,9 +79,9 @@ def save(run_url: str, folder: Path, step: int, best: bool) -> str:
     for pointer in (BEST, LATEST) if best else (LATEST,):
         storage.write(storage.join(run_url, pointer), name.encode())
     kept = {named(run_url, BEST), named(run_url, LATEST)}
-    for entry in list(storage.files(storage.join(run_url, FOLDER))):
-        if f"{FOLDER}/{entry.relative_path.split('/')[0]}" not in kept:
-            storage.remove(entry.uri)
+    entries = storage.files(storage.join(run_url, FOLDER))
+    for other in {f"{FOLDER}/{entry.relative_path.split('/')[0]}" for entry in entries} - kept:
+        storage.remove_folder(storage.join(run_url, other))
     return storage.join(run_url, name)
 
 

@@ -62,6 +62,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
     def reported(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the command's own
         try:
             command(*arguments, **options)
+        except (typer.Exit, typer.BadParameter):  # RuntimeError, to Python
+            raise
         except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
             if options.get("verbose"):
                 traceback.print_exc()

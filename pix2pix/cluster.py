@@ -44,7 +44,7 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    embedded: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    embedded: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     ray.init(
         address=address or "local",
         log_to_driver=level == logging.INFO,

@@ -16,7 +16,8 @@ from pix2pix.stages import Denoise, Fetch, Write
 SUMMARY = "summary.json"
 ROWS_PER_BLOCK = 16  # images between two writes of status rows: what a crash costs
 CPUS_PER_FETCH = CPUS_PER_WRITE = 0.25
-CPUS_PER_ACTOR = 3.0  # reserved; on small machines half of all
+CPUS_PER_ACTOR = 3.0  # reserved; less where that fits no better, but never less than the next
+FEWEST_CPUS_PER_ACTOR = 0.5
 SECONDS_PER_LINE = 10.0
 
 
@@ -186,10 +187,11 @@ def pool(actors: int | None, gpu: bool) -> tuple[int, float]:
     else:
         size = actors or max(1, int(available // (CPUS_PER_ACTOR + others)))
         reserved = min(CPUS_PER_ACTOR, available / (2 * size))
-    if size * reserved + others > available:
+    if reserved < FEWEST_CPUS_PER_ACTOR or size * reserved + others > available:
         raise RuntimeError(
-            f"{size} actors of {reserved:g} CPUs and {others:g} CPUs for fetching and writing don't "
-            f"fit into the cluster's {available} CPUs: give fewer --actors or more CPUs"
+            f"{size} actors of at least {FEWEST_CPUS_PER_ACTOR:g} CPUs, and as many again for "
+            f"fetching and writing, don't fit into the cluster's {available} CPUs: give at most "
+            f"--actors {available} or more CPUs"
         )
     return size, reserved
 

@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from PIL.PngImagePlugin import PngImageFile
 
-from pix2pix import metadata
+from pix2pix import jpeg, png
 
 LARGEST_PIXELS: int = 2**28
 LARGEST_SIDE: int = 2**20  # Pillow runs out of its 32-bit counts at 2**26
@@ -131,14 +131,14 @@ def decode(data: bytes) -> Photograph:
     source = _source(data)
     if loss := _loss(source):
         raise Unsupported(f"{loss}; {REMEDY}")
-    if isinstance(source, metadata.Jpeg):
-        jpeg = _decoded(JpegImageFile, source.decodable)
-        pixels, coding = _rgb(np.asarray(jpeg)), _coding(source, jpeg)
-        return Photograph(pixels, None, "JPEG", jpeg.mode, source.segments, (), coding)
-    png = _decoded_png(source)
-    stored = np.asarray(png)
-    alpha = stored[..., -1] if png.mode in ("LA", "RGBA") else None
-    return Photograph(_rgb(stored), alpha, "PNG", png.mode, source.before, source.after)
+    if isinstance(source, jpeg.Jpeg):
+        picture = _decoded(JpegImageFile, source.decodable)
+        pixels, coding = _rgb(np.asarray(picture)), _coding(source, picture)
+        return Photograph(pixels, None, "JPEG", picture.mode, source.segments, (), coding)
+    image = _decoded_png(source)
+    stored = np.asarray(image)
+    alpha = stored[..., -1] if image.mode in ("LA", "RGBA") else None
+    return Photograph(_rgb(stored), alpha, "PNG", image.mode, source.before, source.after)
 
 
 def encode(photograph: Photograph, pixels: np.ndarray) -> bytes:
@@ -170,14 +170,14 @@ def encode(photograph: Photograph, pixels: np.ndarray) -> bytes:
     if photograph.format == "PNG":
         # Level 6, the default, takes twice as long for the same size (a photograph, 2026-11).
         encoded = _written(image, "PNG", {"compress_level": 4})
-        return metadata.png_with(encoded, photograph.before, photograph.after)
+        return png.with_chunks(encoded, photograph.before, photograph.after)
     try:
         encoded = _written(image, "JPEG", {**photograph.coding, "optimize": True})
     except OSError:
         # Pillow's buffer for optimized or progressive coding holds two bytes a pixel. Noise at the
         # highest qualities needs more; plain baseline goes out piece by piece.
         encoded = _written(image, "JPEG", {**photograph.coding, "progressive": False})
-    return metadata.jpeg_with(encoded, photograph.before)
+    return jpeg.with_segments(encoded, photograph.before)
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -197,18 +197,18 @@ def decode_rgb(data: bytes) -> np.ndarray:
             file don't matter.
     """
     source = _source(data)
-    if isinstance(source, metadata.Jpeg):
+    if isinstance(source, jpeg.Jpeg):
         return _rgb(np.asarray(_decoded(JpegImageFile, source.decodable)))
-    png = _decoded_png(source)
-    return _rgb(np.asarray(png.convert("RGB") if _is_palette(source) else png))
+    image = _decoded_png(source)
+    return _rgb(np.asarray(image.convert("RGB") if _is_palette(source) else image))
 
 
-def _source(data: bytes) -> metadata.Jpeg | metadata.Png:
+def _source(data: bytes) -> jpeg.Jpeg | png.Png:
     """The file taken apart, after all checks that hold even for its pixels alone."""
     if name := _other_format(data):
         raise Unsupported(f"the format is {name}; only JPEG and PNG are read; {REMEDY}")
     try:
-        source = metadata.parted(data)
+        source = _parted(data)
     except ValueError as error:
         raise Undecodable(f"{error}; {DAMAGED}") from error
     sides = source.width, source.height
@@ -222,6 +222,14 @@ def _source(data: bytes) -> metadata.Jpeg | metadata.Png:
     return source
 
 
+def _parted(data: bytes) -> jpeg.Jpeg | png.Png:
+    if data.startswith(jpeg.START + b"\xff"):
+        return jpeg.parted(data)
+    if data.startswith(png.START):
+        return png.parted(data)
+    raise ValueError(f"{len(data)} bytes that start with {data[:8]!r} are neither JPEG nor PNG")
+
+
 def _other_format(data: bytes) -> str | None:
     """The name of another image format that the bytes start like."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -233,10 +241,10 @@ def _other_format(data: bytes) -> str | None:
     return next((name for known, name in names if start.startswith(known)), None)
 
 
-def _refusal(source: metadata.Jpeg | metadata.Png) -> str | None:
+def _refusal(source: jpeg.Jpeg | png.Png) -> str | None:
     """Why the file's picture can't be had in 8-bit RGB as it is meant, if so."""
-    if isinstance(source, metadata.Jpeg):
-        if source.frame not in metadata.READ_FRAMES:
+    if isinstance(source, jpeg.Jpeg):
+        if source.frame not in jpeg.READ_FRAMES:
             coding = JPEG_CODINGS.get(source.frame, "hierarchical or arithmetic")
             return f"the JPEG's coding is {coding}; only baseline and progressive are read"
         if len(source.components) not in (1, 3):
@@ -254,13 +262,13 @@ def _refusal(source: metadata.Jpeg | metadata.Png) -> str | None:
     return None
 
 
-def _is_palette(source: metadata.Jpeg | metadata.Png) -> bool:
-    return isinstance(source, metadata.Png) and source.color == 3
+def _is_palette(source: jpeg.Jpeg | png.Png) -> bool:
+    return isinstance(source, png.Png) and source.color == 3
 
 
-def _loss(source: metadata.Jpeg | metadata.Png) -> str | None:
+def _loss(source: jpeg.Jpeg | png.Png) -> str | None:
     """What would be lost if the file's pixels were replaced."""
-    if isinstance(source, metadata.Jpeg):
+    if isinstance(source, jpeg.Jpeg):
         if source.is_several:
             return "the JPEG holds several pictures (MPO), of which only the first would be kept"
     elif _is_palette(source):
@@ -289,17 +297,17 @@ def _decoded(plugin: type[ImageClass], data: bytes) -> ImageClass:
     return image
 
 
-def _decoded_png(source: metadata.Png) -> PngImageFile:
+def _decoded_png(source: png.Png) -> PngImageFile:
     """The decoded picture, with every row that its header promises."""
-    png = _decoded(PngImageFile, source.coded)
+    image = _decoded(PngImageFile, source.coded)
     # Pillow leaves missing rows at zero without a word. Counting them takes as long as decoding,
     # so only where the last rows (of Adam7's last passes too) have a zero.
-    if not np.asarray(png)[-2:].all() and not source.is_complete():
+    if not np.asarray(image)[-2:].all() and not source.is_complete():
         raise Undecodable(f"the PNG has fewer rows than the {source.height} it says; {DAMAGED}")
-    return png
+    return image
 
 
-def _coding(source: metadata.Jpeg, image: JpegImageFile) -> dict[str, Any]:
+def _coding(source: jpeg.Jpeg, image: JpegImageFile) -> dict[str, Any]:
     """How Pillow's writer codes like the source: a table for each component, the last repeated."""
     if any(table not in image.quantization for _, _, _, table in image.layer):
         raise Unsupported(f"the JPEG has quantization tables between its scans; {REMEDY}")
@@ -310,7 +318,7 @@ def _coding(source: metadata.Jpeg, image: JpegImageFile) -> dict[str, Any]:
         "qtables": tables,
         # 4:4:4 also where Pillow doesn't know the source's, such as 4:4:0; its own is 4:2:0.
         "subsampling": 0 if source.stores_rgb else max(get_sampling(image), 0),
-        "progressive": source.frame == metadata.PROGRESSIVE,
+        "progressive": source.frame == jpeg.PROGRESSIVE,
         "keep_rgb": source.stores_rgb,
     }
 

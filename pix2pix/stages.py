@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pix2pix import images, manifest, metrics, status, storage
+from pix2pix import faults, images, manifest, metrics, status, storage
 
 IMAGES = "images"  # the folder of the denoised images in an output
 FETCHES_AT_ONCE = 8  # per task; fetching waits more than it works
@@ -70,7 +70,7 @@ class Fetch:
                 row["reference"] = storage.read(url)
         except OSError as error:  # what has no class of its own can't be found by retrying
             row["data"] = None
-            row["failure_class"] = storage.failure_class(error) or "not_found"
+            row["failure_class"] = faults.failure_class(error) or "not_found"
             row["message"] = str(error)
         row["seconds_fetch"] = time.monotonic() - begun
         return row

@@ -6,26 +6,21 @@ file of that very name. S3 endpoint and credentials come from the usual AWS vari
 """
 
 import errno
-import functools
 import os
-import random
 import re
+import shutil
 import stat
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-# Ours are the only retries: botocore's own (5 attempts) and s3fs's two nested loops (5 x 5) are
-# switched off, or one read could cost 5 * 5 * 5 * 5 = 625 requests.
-ATTEMPTS = 5
-BACKOFF_SECONDS = 0.5  # the longest wait after the first failure; doubles with every further one
-BACKOFF_LIMIT_SECONDS = 20.0
+from pix2pix import faults
+
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60  # of silence, not of a whole transfer; s3fs's 15 cut off slow stores
 CONNECTIONS = 64  # of one process to one store; botocore's 10 would make more threads queue
@@ -40,22 +35,6 @@ _S3_VARIABLES = re.compile(
 # no object store takes. In a URL such a byte is a character of a private-use plane instead.
 _TO_URL = {0xDC00 + byte: 0x10F000 + byte for byte in range(128, 256)}
 _FROM_URL = {there: here for here, there in _TO_URL.items()}
-
-_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
-_TRANSIENT_CODES = {  # those that may come with another status, mostly 400
-    *("SlowDown", "RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"),
-    *("BadDigest", "XAmzContentSHA256Mismatch", "Throttling", "ThrottlingException"),
-}
-_TRANSIENT_ERRNOS = {
-    *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.EREMOTEIO),
-    *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH),
-}
-_ERRNOS: dict[type, int] = {  # s3fs raises these without a number
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    FileExistsError: errno.EEXIST,
-    IsADirectoryError: errno.EISDIR,
-}
 
 _filesystems: dict[tuple, Any] = {}
 _filesystems_lock = threading.Lock()
@@ -128,9 +107,9 @@ def read(url: str) -> bytes:
     """All bytes of the file at `url`, in one request.
 
     Raises:
-        OSError: see `failure_class`; a transient one only after `ATTEMPTS` attempts.
+        OSError: see `faults.failure_class`; a transient one only after `faults.ATTEMPTS` attempts.
     """
-    return _retried("read", absolute(url), lambda store, path: store.cat_file(path))
+    return _answer("read", absolute(url), lambda store, path: store.cat_file(path))
 
 
 def write(url: str, data: bytes) -> None:
@@ -141,13 +120,13 @@ def write(url: str, data: bytes) -> None:
     unfinished upload behind. Other kinds of filesystem (sftp, ftp) write in place: no such promise.
 
     Raises:
-        OSError: see `failure_class`; a transient one only after `ATTEMPTS` attempts.
+        OSError: see `faults.failure_class`; a transient one only after `faults.ATTEMPTS` attempts.
     """
     place = absolute(url)
     if place.startswith("file:"):
-        _retried("write", place, lambda _, path: _write_local(path, data))
+        _answer("write", place, lambda _, path: _write_local(path, data))
     else:
-        _retried("write", place, lambda store, path: store.pipe_file(path, data))
+        _answer("write", place, lambda store, path: store.pipe_file(path, data))
 
 
 def exists(url: str) -> bool:
@@ -158,7 +137,7 @@ def exists(url: str) -> bool:
     """
     try:
         return (
-            _retried("look at", absolute(url), lambda store, path: store.info(path)["type"])
+            _answer("look at", absolute(url), lambda store, path: store.info(path)["type"])
             == "file"
         )
     except (FileNotFoundError, NotADirectoryError):
@@ -172,7 +151,24 @@ def remove(url: str) -> None:
         OSError: it could not be removed.
     """
     with suppress(FileNotFoundError):
-        _retried("remove", absolute(url), lambda store, path: store.rm_file(path))
+        _answer("remove", absolute(url), lambda store, path: store.rm_file(path))
+
+
+def remove_folder(url: str) -> None:
+    """Removes every file below `url`, and locally the emptied folders; nothing there is no error.
+
+    Local links below it are removed themselves; what they lead to stays.
+
+    Raises:
+        OSError: a part of it could not be removed.
+    """
+    place = absolute(url)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if place.startswith("file:"):
+            _answer("remove", place, lambda _, path: shutil.rmtree(os.path.realpath(path)))
+            return
+        for entry in list(files(place)):
+            remove(entry.uri)
 
 
 def copy(source_url: str, target_url: str) -> int:
@@ -209,20 +205,6 @@ def files(url: str) -> Iterator[Entry]:
     return listings.get(root.partition("://")[0], _other_files)(root)
 
 
-def failure_class(error: BaseException) -> Literal["transient_io", "not_found", "forbidden"] | None:
-    """The class of an error raised by this module, as the status table names it, if it has one.
-
-    What was tried `ATTEMPTS` times in vain is a TimeoutError or a ConnectionError. What is not
-    tried again is a FileNotFoundError, a PermissionError or another OSError (no space, name too
-    long, a folder in the way). `__cause__` is the original.
-    """
-    if isinstance(error, TimeoutError | ConnectionError):
-        return "transient_io"
-    if isinstance(error, FileNotFoundError):
-        return "not_found"
-    return "forbidden" if isinstance(error, PermissionError) else None
-
-
 def _below(place: str, name: str) -> str:
     return f"{place}{name}" if place.endswith("/") else f"{place}/{name}"
 
@@ -257,71 +239,11 @@ def _filesystem(place: str) -> Any:  # noqa: ANN401 - fsspec has no types
         return _filesystems[key]
 
 
-def _retried(verb: str, place: str, call: Callable[[Any, str], T]) -> T:
-    """What `call(filesystem, path)` returns; tried again with exponential backoff, full jitter."""
+def _answer(verb: str, place: str, call: Callable[[Any, str], T]) -> T:
+    """What `call(filesystem, path)` returns, asked again where `faults` says so."""
     store = _filesystem(place)
     path = _path(place) if place.startswith("file:") else place
-    attempt = 1
-    while True:
-        try:
-            return call(store, path)
-        except _errors(place) as error:
-            if attempt == ATTEMPTS or not _is_transient(error):
-                _raise_plain(verb, place, error, attempt)
-        longest_seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1))
-        time.sleep(random.uniform(0, longest_seconds))
-        attempt += 1
-
-
-def _errors(place: str) -> tuple[type[Exception], ...]:
-    """What a call can raise on behalf of the store."""
-    if not place.startswith("s3:"):
-        return (OSError,)
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return (OSError, BotoCoreError, ClientError, *_broken_transfers())
-
-
-@functools.cache
-def _broken_transfers() -> tuple[type[Exception], ...]:
-    """What s3fs lets through, as it is, when a transfer breaks on the way."""
-    import aiohttp
-    from botocore import exceptions, parsers
-
-    return (
-        *(exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError),
-        *(exceptions.ChecksumError, exceptions.FlexibleChecksumError),
-        *(parsers.ResponseParserError, aiohttp.ClientError),
-    )
-
-
-def _is_transient(error: Exception) -> bool:
-    """Whether trying again may help; an HTTP answer decides, before s3fs's translation of it."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        code = response.get("Error", {}).get("Code")
-        return status in _TRANSIENT_STATUSES or code in _TRANSIENT_CODES
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
-        return True
-    foreign = type(error).__module__ != "builtins"  # spares local files the imports
-    return foreign and isinstance(error, _broken_transfers())
-
-
-def _raise_plain(verb: str, place: str, error: Exception, attempts: int) -> NoReturn:
-    """Raises `error` as one of the built-in OSErrors that `failure_class` knows."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = f"cannot {verb} {place}: {reason}"
-    if _is_transient(error):
-        timeout = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
-        kind = TimeoutError if timeout else ConnectionError
-        raise kind(f"{text} (tried {attempts} times)") from error
-    number = getattr(error, "errno", None) or _ERRNOS.get(type(error), errno.EIO)
-    if "Credentials" in type(error).__name__:
-        number = errno.EACCES
-    raise OSError(number, text) from error
+    return faults.retried(verb, place, lambda: call(store, path))
 
 
 def _write_local(path: str, data: bytes) -> None:
@@ -359,7 +281,7 @@ def _local_files(root: str) -> Iterator[Entry]:
                         relative_path = name.translate(_TO_URL)
                         yield Entry(_below(root, relative_path), relative_path, about.st_size, etag)
     except OSError as error:
-        _raise_plain("list", root, error, attempts=1)
+        faults.raise_plain("list", root, error, attempts=1)
 
 
 def _about(item: "os.DirEntry[str]") -> os.stat_result | None:
@@ -378,7 +300,7 @@ def _s3_files(root: str) -> Iterator[Entry]:
     query = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE}
     known, more = not prefix, True
     while more:
-        page = _retried("list", root, lambda store, _: store.call_s3("list_objects_v2", **query))
+        page = _answer("list", root, lambda store, _: store.call_s3("list_objects_v2", **query))
         for item in page.get("Contents", ()):
             known = True
             relative_path = item["Key"][len(prefix) :]
@@ -403,4 +325,4 @@ def _other_files(root: str) -> Iterator[Entry]:
                 etag = info.get("ETag", "").strip('"') or blake2b(about, digest_size=16).hexdigest()
                 yield Entry(_below(root, relative_path), relative_path, info["size"], etag)
     except OSError as error:
-        _raise_plain("list", root, error, attempts=1)
+        faults.raise_plain("list", root, error, attempts=1)

@@ -488,6 +488,11 @@ def test_what_is_no_whole_image_is_undecodable(kind: str) -> None:
             decoder(DAMAGED[kind])
 
 
+def test_bytes_of_no_image_are_quoted() -> None:
+    with pytest.raises(images.Undecodable, match="4 bytes that start with b'text' are neither"):
+        images.decode(b"text")
+
+
 def test_too_many_pixels_are_refused_from_the_header_alone() -> None:
     data = png(png_header(20000, 20000), b"\0")
     for decoder in (images.decode, images.decode_rgb):

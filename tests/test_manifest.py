@@ -8,7 +8,7 @@ import duckdb
 import pyarrow.parquet
 import pytest
 
-from pix2pix import manifest, storage
+from pix2pix import faults, manifest, storage
 from tests.conftest import FaultyProxy, S3Server
 
 IMAGES = ("a.JPG", "b/c.jpeg", "b/d e%20.Tif", "b/raw.CR3", "ü.heic", "new\nline.png", "b/.jpg")
@@ -129,7 +129,7 @@ def test_neighbours_are_not_refused() -> None:
 def test_wherever_writing_breaks_off_the_manifest_is_the_old_or_the_new_one(
     s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(faults, "ATTEMPTS", 1)
     monkeypatch.setattr(manifest, "ROWS_PER_PART", 2)
     bucket = s3.bucket_url()
     archive, output = f"{bucket}/archive", f"{bucket}/output"

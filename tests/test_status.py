@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2pix import manifest, status, storage
+from pix2pix import faults, manifest, status, storage
 from tests.conftest import FaultyProxy, S3Server
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -264,7 +264,7 @@ def test_compacting_joins_many_parts_even_if_their_rows_are_unique(tmp_path: Pat
 def test_wherever_compacting_breaks_off_the_current_rows_stay(
     s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
+    monkeypatch.setattr(faults, "ATTEMPTS", 1)
     monkeypatch.setattr(status, "ROWS_PER_PART", 2)
     output = s3.bucket_url()
     rows_at_breaks = set()

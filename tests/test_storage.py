@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pix2pix import storage
+from pix2pix import faults, storage
 from tests.conftest import FaultyProxy, S3Server
 
 ODD_NAMES = (
@@ -33,11 +31,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         return f"{request.getfixturevalue('s3').bucket_url()}/some folder"
     return str(tmp_path / "some folder") if request.param == "local" else f"memory:/{tmp_path}"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "BACKOFF_SECONDS", 0.01)
 
 
 def test_importing_loads_no_store_no_tensorflow_no_ray() -> None:
@@ -141,11 +134,32 @@ def test_writing_replaces_and_removing_removes(folder: str) -> None:
     assert not storage.exists(url)
 
 
+def test_removing_a_folder_removes_what_is_below_it_and_nothing_beside(folder: str) -> None:
+    for name in ("step-1/card.json", "step-1/state/a/b", "step-10/card.json", "step-1.json"):
+        storage.write(storage.join(folder, name), b"1")
+    for name in ("step-1", "step-1", "nowhere"):  # what is not there is no error
+        storage.remove_folder(storage.join(folder, name))
+    left = {entry.relative_path for entry in storage.files(folder)}
+    assert left == {"step-10/card.json", "step-1.json"}
+
+
+def test_removing_a_local_folder_leaves_no_empty_ones_and_spares_what_links_lead_to(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/a").touch()
+    (tmp_path / "gone/empty").mkdir(parents=True)
+    (tmp_path / "gone/link").symlink_to(tmp_path / "kept")
+    storage.remove_folder(str(tmp_path / "gone"))
+    storage.remove_folder(str(tmp_path / "kept/a"))  # a file is no folder
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "kept", tmp_path / "kept/a"]
+
+
 def test_a_missing_file_and_folder_are_not_found(folder: str) -> None:
     for call in (storage.read, lambda url: list(storage.files(url))):
         with pytest.raises(FileNotFoundError, match="nowhere") as caught:
             call(storage.join(folder, "nowhere"))
-        assert storage.failure_class(caught.value) == "not_found"
+        assert faults.failure_class(caught.value) == "not_found"
     assert not storage.exists(storage.join(folder, "nowhere"))
 
 
@@ -193,9 +207,9 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     storage.write(f"{tmp_path}/a", b"old")
     code = f"""if True:
         import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        from pix2pix import storage
+        from pix2pix import faults, storage
         try: storage.write({f"{tmp_path}/a"!r}, b"n" * 2000)
-        except OSError as error: print(error.errno, storage.failure_class(error))"""
+        except OSError as error: print(error.errno, faults.failure_class(error))"""
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "27 None\n"
     left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert left == {"a": b"old"}
@@ -221,25 +235,6 @@ def test_half_a_file_is_never_seen_and_a_killed_writer_leaves_none(tmp_path: Pat
     assert storage.read(str(path)) in (b"a" * size, b"b" * size)
 
 
-def test_what_may_not_be_read_is_forbidden(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = storage.join(s3.bucket_url(), "a.jpg")
-    storage.write(url, b"1")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    for call in (storage.read, storage.exists, storage.remove, lambda url: storage.write(url, b"")):
-        with pytest.raises(PermissionError) as caught:
-            call(url)
-        assert storage.failure_class(caught.value) == "forbidden"
-
-
-def test_without_credentials_it_is_forbidden(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = storage.join(s3.bucket_url(), "a.jpg")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-    with pytest.raises(PermissionError, match="credentials"):
-        storage.read(url)
-
-
 def test_a_missing_bucket_is_named(s3: S3Server) -> None:
     with pytest.raises(FileNotFoundError, match=r"s3://no-such-bucket.*bucket does not exist"):
         list(storage.files("s3://no-such-bucket"))
@@ -262,109 +257,12 @@ def test_large_objects_go_up_in_parts(s3: S3Server) -> None:
     assert next(storage.files(url.rpartition("/")[0])).etag.endswith("-3")
 
 
-def write(folder: str) -> None:
-    storage.write(f"{folder}/b.jpg", b"2" * 1000)
-
-
-def read(folder: str) -> bytes:
-    return storage.read(f"{folder}/a.jpg")
-
-
-def listed(folder: str) -> list[str]:
-    return [entry.relative_path for entry in storage.files(folder)]
-
-
-FAULTS = [
-    *[(call, fault) for call in (read, write, listed) for fault in ("429", "500", "502", "503")],
-    *[(call, fault) for call in (read, write, listed) for fault in ("reset", "lost", "hang")],
-    *[(read, "cut"), (listed, "cut")],
-]
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("call", "fault"), FAULTS)
-def test_a_passing_fault_costs_another_request_and_no_more(
-    s3: S3Server,
-    proxy: FaultyProxy,
-    monkeypatch: pytest.MonkeyPatch,
-    call: Callable[[str], Any],
-    fault: str,
-) -> None:
-    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.5)
-    folder = s3.bucket_url()
-    storage.write(f"{folder}/a.jpg", b"1" * 1000)
-    usual = call(folder)
-    proxy.seen.clear()
-    proxy.faults[:] = [fault]
-    assert usual == call(folder)
-    assert len(proxy.seen) == 2
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("call", "fault"), [(read, "503"), (write, "503"), (read, "cut")])
-def test_a_lasting_fault_ends_after_five_requests(
-    s3: S3Server, proxy: FaultyProxy, call: Callable[[str], Any], fault: str
-) -> None:
-    folder = s3.bucket_url()
-    storage.write(f"{folder}/a.jpg", b"1" * 1000)
-    proxy.seen.clear()
-    proxy.faults[:] = [fault] * 100
-    with pytest.raises(ConnectionError, match=r"tried 5 times") as caught:
-        call(folder)
-    assert len(proxy.seen) == 5
-    assert storage.failure_class(caught.value) == "transient_io"
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_silent_server_is_a_timeout(
-    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.2)
-    proxy.faults[:] = ["hang"] * 100
-    with pytest.raises(TimeoutError) as caught:
-        read(s3.bucket_url())
-    assert storage.failure_class(caught.value) == "transient_io"
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_server_that_is_not_there_is_transient(
-    s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(ConnectionError, match=r"endpoint.*tried 5"):
-        storage.read("s3://bucket/a.jpg")
-
-
-def test_what_will_not_change_is_asked_once(s3: S3Server, proxy: FaultyProxy) -> None:
-    bucket = s3.bucket_url()
-    for url in (f"{bucket}/nowhere.jpg", "s3://no-such-bucket/a.jpg"):
-        proxy.seen.clear()
-        with pytest.raises(FileNotFoundError):
-            storage.read(url)
-        assert len(proxy.seen) == 1
-
-
 def test_reading_costs_one_request(s3: S3Server, proxy: FaultyProxy) -> None:
     folder = s3.bucket_url()
     storage.write(f"{folder}/a.jpg", b"1" * 1000)
     proxy.seen.clear()
-    read(folder)
+    storage.read(f"{folder}/a.jpg")
     assert proxy.seen == [f"GET /{folder[5:]}/a.jpg"]
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_listing_in_pages_survives_faults_between_them(
-    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"d{i % 3}/{i}.jpg" for i in range(20)] + ["d1.jpg", "d1-/a.jpg", "d10/a.jpg"]
-    folder = f"{s3.bucket_url()}/archive"
-    for name in names:
-        storage.write(f"{folder}/{name}", b"1")
-    storage.write(f"{folder}-2/a.jpg", b"1")
-    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 4)
-    proxy.faults[:] = ["", "503", "", "reset"]
-    assert sorted(names) == sorted(listed(folder))
-    assert len(proxy.seen) >= 23 + 1 + 6 + 2  # writes, pages, faults
 
 
 def test_threads_and_spawned_processes_share_nothing(s3: S3Server) -> None:

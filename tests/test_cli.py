@@ -1,0 +1,98 @@
+"""The program as a user starts it: real processes, real Ray, its exit codes and its words."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pix2pix.settings import Settings
+
+PIX2PIX = str(Path(sys.executable).parent / "pix2pix")
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+def _run(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run([PIX2PIX, *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A run trained by the program for two epochs of one step, and what the program said."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = _run(
+        "train", SAMPLES / "pairs", folder, "--width", 4, "--levels", 2, "--crop-pixels", 32,
+        "--discriminator-width", 4, "--batch", 22, "--patches-per-pair", 1, "--epochs", 2,
+        "--validation-scenes", "002", "--test-scenes", "009", "--learning-rate", 1e-3,
+    )  # fmt: skip
+    return folder, done
+
+
+def test_help_names_every_command_and_a_setting_s_default() -> None:
+    assert all(word in _run("--help").stdout for word in ("train", "denoise", "evaluate"))
+    words = _run("train", "--help").stdout
+    assert all(f"--{name.replace('_', '-')}" in words for name in vars(Settings()))
+
+
+def test_training_says_what_it_does_and_nothing_else(
+    run: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    _, done = run
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "20 pairs to train on, 4 of other scenes (002) to validate on"
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("dB" in line and "over noisy" in line for line in lines[1:3])
+    assert lines[3].startswith("best checkpoint: epoch ")
+    assert len(lines) == 5
+
+
+def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_with_4(
+    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for place in range(5):
+        Image.new("RGB", (40, 30), (20 * place, 90, 30)).save(archive / f"{place}.png")
+    (archive / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
+    command = ("denoise", archive, tmp_path / "output", "--checkpoint", run[0])
+    done = _run(*command, "--max-failed", "20%")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "6 images: 5 denoised, 1 failed" in done.stdout
+    assert len(list((tmp_path / "output/images").iterdir())) == 5
+    again = _run(*command)  # the default budget is 1%
+    assert (again.returncode, again.stderr) == (4, "")
+    assert "6 done before, 0 to do" in again.stdout
+
+
+def test_evaluation_shows_every_pair_and_leaves_a_sheet(
+    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    done = _run("evaluate", SAMPLES / "unseen", "--checkpoint", run[0], "--report", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [path.name for path in (SAMPLES / "unseen/noisy").iterdir()]
+    assert all(name in done.stdout for name in names)
+    assert "mean of 10" in done.stdout
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.height > 2 * sheet.width  # ten rows of three
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("train", "nowhere", "run", "--crop-pixels", "300"), 2, "crop_pixels=300 must be"),
+        (("train",), 2, "Missing argument"),
+        (("denoise", "a", "b", "--checkpoint", "c", "--strength", "2"), 2, "strength"),
+        (("train", "nowhere", "run"), 1, "pix2pix: "),
+        (("denoise", "nowhere", "out", "--checkpoint", "none"), 1, "pix2pix: no checkpoint at"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence_with_its_exit_code(
+    words: tuple[str, ...], code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = _run(*words)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,86 @@
+"""JPEG segments, taken off and put back."""
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pix2pix import jpeg
+
+JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"
+ADOBE_YCC = ADOBE_RGB[:-1] + b"\x01"
+
+
+def saved(image: Image.Image, format_name: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_name, **options)
+    return file.getvalue()
+
+
+JPEG = saved(Image.new("RGB", (24, 16), (200, 60, 90)), "JPEG", comment=b"a comment")
+
+
+def test_a_jpeg_is_taken_apart_without_a_byte_lost() -> None:
+    parted = jpeg.parted(JPEG + b"more")
+    assert [segment[:2] for segment in parted.segments] == [b"\xff\xe0", b"\xff\xfe"]
+    assert (parted.width, parted.height, parted.bit_depth) == (24, 16, 8)
+    assert (parted.components, parted.frame, parted.trailing) == (b"\1\2\3", 0xC0, b"more")
+    assert jpeg.with_segments(JPEG, parted.segments) == JPEG
+    assert len(parted.coded) + sum(map(len, parted.segments)) == len(JPEG)
+
+
+def test_fill_bytes_before_a_marker_are_skipped() -> None:
+    assert jpeg.parted(JPEG[:2] + b"\xff\xff" + JPEG[2:]).coded == jpeg.parted(JPEG).coded
+
+
+def test_an_end_inside_a_segment_does_not_end_the_picture() -> None:
+    inside = b"\xff\xe5\x00\x08\xff\xd9\xff\xda\xff\xd9"
+    assert inside in jpeg.parted(JPEG[:2] + inside + JPEG[2:]).segments
+
+
+@pytest.mark.parametrize(
+    ("segments", "identifiers", "is_rgb"),
+    [
+        ([], b"\1\2\3", False),
+        ([], b"RGB", True),
+        ([JFIF], b"RGB", False),
+        ([ADOBE_RGB], b"\1\2\3", True),
+        ([ADOBE_YCC], b"RGB", False),
+        ([JFIF, ADOBE_RGB], b"\1\2\3", False),
+        ([ADOBE_RGB, ADOBE_YCC], b"\1\2\3", False),
+        ([ADOBE_RGB[:6]], b"\1\2\3", False),
+    ],
+)
+def test_colours_are_guessed_as_libjpeg_does(
+    segments: list[bytes], identifiers: bytes, is_rgb: bool
+) -> None:
+    # Written with luma first, grey is (128, 128, 128); read as RGB, chroma's 128 is green and blue.
+    data = saved(Image.new("RGB", (8, 8), (255, 255, 255)), "JPEG", quality=100, subsampling=0)
+    coded = bytearray(jpeg.parted(data).coded)
+    frame, scan = coded.index(b"\xff\xc0"), coded.index(b"\xff\xda")
+    for i, identifier in enumerate(identifiers):
+        coded[frame + 10 + 3 * i] = identifier
+        coded[scan + 5 + 2 * i] = identifier
+    if segments and len(segments[0]) == 6:
+        segments = [b"\xff\xee\x00\x04" + segments[0][4:6]]
+    data = jpeg.START + b"".join(segments) + coded[2:]
+    assert jpeg.parted(data).stores_rgb == is_rgb
+    expected = (255, 128, 128) if is_rgb else (255, 255, 255)
+    for file in (data, jpeg.parted(data).decodable):
+        assert Image.open(io.BytesIO(file)).getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (JPEG[:40], "truncated"),
+        (JPEG[:-2], "breaks off in its picture"),
+        (JPEG[:2] + b"\xff\xd8" + JPEG[2:], "marker 0xd8 at byte 3"),
+        (JPEG[:20] + b"junk" + JPEG[20:], "no JPEG marker at byte 20"),
+    ],
+)
+def test_broken_structures_say_where(data: bytes, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        jpeg.parted(data)
