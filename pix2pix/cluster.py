@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-RAY_FOLDER = os.path.join(tempfile.gettempdir(), "pix2pix-ray")  # Ray Train's own notes: not ours
+FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's own notes and logs
 LINES_SHOWN = 30  # of what was muffled, if something breaks
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
@@ -23,8 +23,7 @@ QUIET = {
 def joined(verbose: bool = False) -> Iterator[None]:
     """Joins the cluster that RAY_ADDRESS names, or starts one in this process, until the end.
 
-    A job of `ray job submit` has RAY_ADDRESS set. An embedded cluster listens on this machine only
-    and has no dashboard.
+    A job of `ray job submit` has RAY_ADDRESS set. An embedded cluster has no dashboard.
 
     Args:
         verbose: Shows what Ray, TensorFlow and the workers themselves have to say.
@@ -44,13 +43,17 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    embedded: dict[str, Any] = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    if not address:
+        # Ray Train asks the cluster that `ray start` noted last in Ray's temporary folder, also if
+        # it is another one or long dead, and then waits 16 s in vain: so we have our own folder
+        os.environ.setdefault("RAY_TMPDIR", FOLDER)
+        os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
     ray.init(
         address=address or "local",
+        include_dashboard=None if address else False,
         log_to_driver=level == logging.INFO,
         logging_level=level,
         runtime_env={"env_vars": variables},
-        **({} if address else embedded),
     )
     try:
         yield
@@ -66,7 +69,7 @@ def _muffled() -> Iterator[None]:
     for an import, an "error" for every pool of actors.
     """
     sys.stderr.flush()
-    kept, real = tempfile.TemporaryFile(), os.dup(2)
+    kept, real = tempfile.TemporaryFile(), os.dup(2)  # noqa: SIM115 - closed below
     os.dup2(kept.fileno(), 2)
     broken = False
     try:

@@ -227,10 +227,8 @@ def _pipeline(
 def _watched(rows: Iterator[dict[str, Any]], total: int, show: Callable[[str], None]) -> float:
     """Follows the rows to the end, with a line now and then; the megapixels they had."""
     begun = told = time.monotonic()
-    done = failed = 0
-    megapixels = 0.0
-    for row in rows:
-        done += 1
+    failed, megapixels = 0, 0.0
+    for done, row in enumerate(rows, 1):
         megapixels += row["megapixels"]
         if row["status"] == "failed":
             failed += 1

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pix2pix import checkpoints, cluster, denoising, metrics, pairs, report, storage
+from pix2pix import checkpoints, denoising, metrics, pairs, report, storage
 from pix2pix.pairs import Pair
 
 PICTURES = 12  # pairs on the sheet, evenly spread over all
@@ -127,7 +127,9 @@ def means(result: list[Score]) -> dict[str, float]:
 def table(result: list[Score]) -> list[str]:
     """Lines for people: every pair, also those that got worse, then the means."""
     width = max(len("mean of 000"), *(len(score.name) for score in result))
-    head = f"{'pair':{width}}  {'noisy':>8}  {'denoised':>8}  {'gain':>6}   noisy SSIM  denoised SSIM"
+    head = (
+        f"{'pair':{width}}  {'noisy':>8}  {'denoised':>8}  {'gain':>6}   noisy SSIM  denoised SSIM"
+    )
     lines = [head]
     for score in result:
         lines.append(_line(score.name, width, *(getattr(score, name) for name in _SCORES)))

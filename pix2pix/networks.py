@@ -49,7 +49,9 @@ def unet() -> keras.Model:
             x = keras.layers.BatchNormalization(synchronized=True)(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
         skips.append(x)
-    for step, (width, skip) in enumerate(zip((512, 512, 512, 512, 256, 128, 64), skips[-2::-1], strict=True)):
+    for step, (width, skip) in enumerate(
+        zip((512, 512, 512, 512, 256, 128, 64), skips[-2::-1], strict=True)
+    ):
         x = keras.layers.Conv2DTranspose(
             width, 4, 2, padding="same", use_bias=False, kernel_initializer=initial
         )(x)

@@ -31,7 +31,7 @@ class Pair:
     clean_url: str
 
 
-class BadPairs(ValueError):
+class BadPairs(ValueError):  # noqa: N818 - says what is bad
     """Pairs that can't be trained on; the text names each."""
 
 

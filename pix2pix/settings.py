@@ -29,18 +29,26 @@ class Settings:
     generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
     width: int = _setting(24, "residual: channels at full resolution")  # ours
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
-    blocks: int = _setting(1, "residual: blocks per level on the way down and on the way up")  # ours
+    blocks: int = _setting(
+        1, "residual: blocks per level on the way down and on the way up"
+    )  # ours
     discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
     # losses: total = adversarial_weight * cross-entropy + l1_weight * mean absolute error
     adversarial_weight: float = _setting(1.0, "weight of the adversarial loss; 0: none")  # 3.3
-    l1_weight: float = _setting(100.0, "weight of the mean absolute error in [-1, 1]")  # 3.3, lambda
+    l1_weight: float = _setting(
+        100.0, "weight of the mean absolute error in [-1, 1]"
+    )  # 3.3, lambda
     # optimisation
     learning_rate: float = _setting(2e-4, "Adam's learning rate, both networks")  # 6.2
     beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
-    decay_start: float = _setting(0.5, "share of training after which the rate falls to 0; 1: never")
+    decay_start: float = _setting(
+        0.5, "share of training after which the rate falls to 0; 1: never"
+    )
     batch: int = _setting(16, "patches per step, over all workers together")  # paper: 1 to 10
     epochs: int = _setting(200, "passes over the training pairs")  # 6.2, facades
-    limit_seconds: float = _setting(0.0, "stop after about so many seconds of training; 0: no limit")
+    limit_seconds: float = _setting(
+        0.0, "stop after about so many seconds of training; 0: no limit"
+    )
     seed: int = _setting(0, "seed of the weights, of the patches and of their order")  # ours
     precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
     # data

@@ -1,5 +1,6 @@
 """The Ray Train walk: pairs -> patches -> both networks on every worker -> checkpoints, history."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,9 +102,7 @@ def _begin(run_url: str, wanted: Settings) -> None:
     storage.write(url, settings.to_json(wanted).encode())
 
 
-def _fit(
-    job: Job, workers: int, cpus: float, gpu: bool, max_failures: int
-) -> dict[str, Any]:
+def _fit(job: Job, workers: int, cpus: float, gpu: bool, max_failures: int) -> dict[str, Any]:
     """What worker 0 returned from `worker.worked`, which Ray Train runs on all of them."""
     import ray.train
     from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, here too
@@ -118,7 +117,7 @@ def _fit(
             # our checkpoints are the run's only memory: Ray keeps none, so that another Ray
             # version, another cluster or a killed driver can go on with a run
             name=f"attempt-{time.time_ns()}",
-            storage_path=cluster.RAY_FOLDER,
+            storage_path=os.path.join(cluster.FOLDER, "train"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             callbacks=[_failures_told(job.lines)],
         ),
@@ -132,14 +131,16 @@ def _fit(
         ) from error
 
 
-
-
 def _failures_told(lines: Any) -> Any:  # noqa: ANN401 - a queue; a ray.train.UserCallback
     """Tells a person of every failure that is answered by a new start."""
     import ray.train
 
     class Told(ray.train.UserCallback):
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ANN401
+        def after_exception(
+            self,
+            run_context: Any,  # noqa: ANN401 - Ray's own, not used
+            worker_exceptions: dict[int, Exception],
+        ) -> None:
             for rank, error in worker_exceptions.items():
                 last = str(error).strip().rpartition("\n")[2]
                 lines.put(f"worker {rank} failed: {type(error).__name__}: {last[:300]}")

@@ -136,7 +136,9 @@ class Worker:
                 sums += self.gan.step(*patches).numpy()
                 steps += 1
             if not np.isfinite(sums).all():
-                names = [n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)]
+                names = [
+                    n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)
+                ]
                 place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
                 return sums, f"{' and '.join(names)} is not a finite number in {place}"
             share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)

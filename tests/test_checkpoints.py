@@ -64,7 +64,7 @@ def test_changed_weights_are_refused(run: str, tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="SHA-256 .* its card says"):
+    with pytest.raises(ValueError, match=r"SHA-256 .* its card says"):
         checkpoints.fetched(run, str(tmp_path))
 
 

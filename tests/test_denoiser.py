@@ -17,10 +17,17 @@ SMALL = Settings(width=8)
 @pytest.fixture(scope="module")
 def photographs() -> list[np.ndarray]:
     """Four photographs of 1024 x 1024, each laid out of sixteen noisy samples."""
-    paths = sorted((SAMPLES / "pairs").rglob("NOISY*")) + sorted((SAMPLES / "unseen/noisy").iterdir())
+    paths = sorted((SAMPLES / "pairs").rglob("NOISY*")) + sorted(
+        (SAMPLES / "unseen/noisy").iterdir()
+    )
     tiles = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     return [
-        np.vstack([np.hstack([tiles[(7 * k + 4 * row + col) % 36] for col in range(4)]) for row in range(4)])
+        np.vstack(
+            [
+                np.hstack([tiles[(7 * k + 4 * row + col) % 36] for col in range(4)])
+                for row in range(4)
+            ]
+        )
         for k in range(4)
     ]
 

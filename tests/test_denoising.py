@@ -204,7 +204,8 @@ def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpo
 
 
 @pytest.mark.parametrize(
-    ("given", "images", "acceptable"), [("1%", 300, 3), ("12", 5, 12), ("0", 9, 0), ("0.5%", 1000, 5)]
+    ("given", "images", "acceptable"),
+    [("1%", 300, 3), ("12", 5, 12), ("0", 9, 0), ("0.5%", 1000, 5)],
 )
 def test_a_budget_is_a_number_or_a_share(given: str, images: int, acceptable: float) -> None:
     assert denoising.budget(given)(images) == acceptable

@@ -1,10 +1,12 @@
 """The jobs on a real cluster: `ray start --head`, `ray job submit`, pairs and archive in S3."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
         "HOME": str(home),  # so that no token of the developer's turns authentication on
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"),  # short: the paths of its sockets are long
     }
     environment.pop("RAY_ADDRESS", None)
     gcs, dashboard = (_free_port() for _ in range(2))
@@ -57,11 +60,9 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
 
     yield submitted
     head.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         head.wait(20)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGKILL)
 
 

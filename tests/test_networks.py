@@ -31,7 +31,9 @@ def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
 
 
 @pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
-def test_the_residual_generator_begins_as_the_identity(width: int, levels: int, blocks: int) -> None:
+def test_the_residual_generator_begins_as_the_identity(
+    width: int, levels: int, blocks: int
+) -> None:
     made_with = Settings(width=width, levels=levels, blocks=blocks)
     noisy = tf.random.stateless_uniform((2, 64, 40, 3), (1, 2), -1, 1)
     denoised = networks.generator(made_with)(noisy, training=True)

@@ -20,7 +20,7 @@ def test_a_sheet_shows_the_photographs_it_is_given() -> None:
 
 def test_curves_are_a_picture_of_any_history() -> None:
     names = (*("psnr_db", "noisy_psnr_db", "ssim", "noisy_ssim"), "l1_loss", "adversarial_loss")
-    row = {name: 0.5 for name in (*names, "discriminator_loss")}
+    row = dict.fromkeys((*names, "discriminator_loss"), 0.5)
     file = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([row | {"step": 1}, row | {"step": 2}]), file)
     picture = Image.open(io.BytesIO(report.curves(file.getvalue().to_pybytes())))

@@ -89,7 +89,10 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
     done, lines = _trained(broken, _with(epochs=2))
     _trained(tmp_path / "unbroken", _with(epochs=2))
     assert "going on after epoch 1, step 3" in lines
-    assert (done.epochs, pq.read_table(broken / "history.parquet")["step"].to_pylist()) == (2, [3, 6])
+    assert (done.epochs, pq.read_table(broken / "history.parquet")["step"].to_pylist()) == (
+        2,
+        [3, 6],
+    )
     assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
 
 
@@ -124,7 +127,7 @@ def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch=22 must be a multiple of the 4 workers .* use 20"):
+    with pytest.raises(ValueError, match=r"batch=22 must be a multiple of the 4 workers .* use 20"):
         _trained(tmp_path / "run", SETTINGS, workers=4)
 
 
