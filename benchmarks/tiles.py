@@ -65,7 +65,7 @@ def main(
         typer.echo(
             f"tile {size:5}: time x{seconds[size] / seconds[side]:.2f}  "
             f"{side * side / 1e6 / seconds[size]:.2f} MP/s  "
-            f"largest difference {difference.max()}/255, over 1/255 in {(difference > 1).mean():.4%}"
+            f"largest difference {difference.max()}/255, over 1 in {(difference > 1).mean():.4%}"
         )
 
 

@@ -1,4 +1,4 @@
-"""`pix2pix denoise` on a cluster: `ray job submit --working-dir . -- python jobs/denoise.py ...`."""
+"""`pix2pix denoise` as a job: `ray job submit --working-dir . -- python jobs/denoise.py ...`."""
 
 from pix2pix import cli
 

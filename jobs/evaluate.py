@@ -1,4 +1,4 @@
-"""`pix2pix evaluate` on a cluster: `ray job submit --working-dir . -- python jobs/evaluate.py ...`."""
+"""`pix2pix evaluate` as a job: `ray job submit --working-dir . -- python jobs/evaluate.py ...`."""
 
 from pix2pix import cli
 

@@ -1,4 +1,4 @@
-"""`pix2pix train` on a cluster: `ray job submit --working-dir . -- python jobs/train.py ...`."""
+"""`pix2pix train` as a job: `ray job submit --working-dir . -- python jobs/train.py ...`."""
 
 from pix2pix import cli
 

@@ -92,9 +92,8 @@ def train(
 ) -> None:
     """Trains on pairs; the same command again goes on where it stopped."""
     try:
-        wanted = Settings(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        )
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        wanted = Settings(**values)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     from pix2pix import cluster, training

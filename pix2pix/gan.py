@@ -102,7 +102,7 @@ class Gan:
             for index, optimizer in enumerate(self.optimizers)
             for place, variable in enumerate(optimizer.variables)
         }
-        np.savez(state / OPTIMIZERS, **values)
+        np.savez(state / OPTIMIZERS, allow_pickle=False, **values)
 
     def restore(self, folder: Path) -> None:
         """Takes over what `save` wrote, so that the next step is the one that would have come.

@@ -102,7 +102,9 @@ class Worker:
         self.progress = Progress()
         self.noisy_scores: np.ndarray | None = None
         self.board_folder = tempfile.TemporaryDirectory()
-        self.board = tf.summary.create_file_writer(self.board_folder.name) if rank == 0 else None
+        self.board: Any = (
+            tf.summary.create_file_writer(self.board_folder.name) if rank == 0 else None
+        )
 
     def tell(self, line: str) -> None:
         """Shows a line to whoever started the run; worker 0 speaks for all."""
