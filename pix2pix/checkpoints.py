@@ -118,7 +118,16 @@ def identified(url: str) -> tuple[str, str]:
         FileNotFoundError: no checkpoint there.
     """
     url = resolved(url)
-    return url, json.loads(storage.read(storage.join(url, CARD)))["weights_sha256"]
+    return url, card_of(url)["weights_sha256"]
+
+
+def card_of(url: str) -> dict[str, Any]:
+    """The card of the checkpoint that `url` means.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+    """
+    return json.loads(storage.read(storage.join(resolved(url), CARD)))
 
 
 def fetched(url: str, folder: str) -> dict[str, Any]:

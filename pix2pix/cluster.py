@@ -141,9 +141,12 @@ def listening(show: Callable[[str], None]) -> Iterator[Any]:
     Yields:
         A `ray.util.queue.Queue` to hand to the workers.
     """
+    import ray
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    lines = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def listen() -> None:
         while (line := lines.get()) is not None:

@@ -105,7 +105,7 @@ def denoised(
         stages = _pipeline(
             todo, output_url, size, reserved, gpu,
             {"checkpoint_url": checkpoint_url, "sha256": sha256, "strength": strength,
-             "precision": precision}, reference_url,
+             "precision": precision, "threads": max(1, cluster.cpus() // size)}, reference_url,
         )  # fmt: skip
         megapixels = _watched(stages, len(todo), show)
     status.compact(output_url)

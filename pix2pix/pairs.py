@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from pix2pix import images, storage
+from pix2pix import images, manifest, storage
 from pix2pix.settings import Settings
 
 SIDD_NOISY, SIDD_CLEAN = "NOISY_SRGB", "GT_SRGB"
@@ -46,7 +46,11 @@ def found(url: str) -> list[Pair]:
         FileNotFoundError: there is no such folder.
         BadPairs: no pairs, or images whose counterpart is missing (each is named).
     """
-    entries = {entry.relative_path: entry.uri for entry in storage.files(url)}
+    entries = {
+        entry.relative_path: entry.uri
+        for entry in storage.files(url)
+        if manifest.is_image(entry.relative_path)
+    }
     sidd = {path: uri for path, uri in entries.items() if SIDD_NOISY in PurePosixPath(path).name
             or SIDD_CLEAN in PurePosixPath(path).name}  # fmt: skip
     pairs, alone = _sidd_pairs(sidd) if sidd else _folder_pairs(entries)
@@ -85,8 +89,14 @@ def _folder_pairs(entries: dict[str, str]) -> tuple[list[Pair], list[str]]:
     sides: dict[str, dict[str, tuple[str, str]]] = {"noisy": {}, "clean": {}}
     for path, uri in entries.items():
         side, _, rest = path.partition("/")
-        if side in sides and not PurePosixPath(rest).name.startswith("."):
-            sides[side][str(PurePosixPath(rest).with_suffix(""))] = (rest, uri)
+        if side in sides:
+            stem = str(PurePosixPath(rest).with_suffix(""))
+            if stem in sides[side]:
+                raise BadPairs(
+                    f"{side}/{sides[side][stem][0]} and {path} have the same name: which of them "
+                    "belongs to the counterpart can't be told; rename or take one away"
+                )
+            sides[side][stem] = (rest, uri)
     noisy, clean = sides["noisy"], sides["clean"]
     pairs = [
         Pair(noisy[stem][0], stem.split("/")[0], noisy[stem][1], clean[stem][1])

@@ -65,13 +65,15 @@ class Fetch:
         begun = time.monotonic()
         try:
             row["data"] = storage.read(row["uri"])
-            if self.reference_url:
-                url = storage.join(self.reference_url, row["relative_path"])
-                row["reference"] = storage.read(url)
         except OSError as error:  # what has no class of its own can't be found by retrying
-            row["data"] = None
             row["failure_class"] = faults.failure_class(error) or "not_found"
             row["message"] = str(error)
+        if self.reference_url:
+            try:
+                url = storage.join(self.reference_url, row["relative_path"])
+                row["reference"] = storage.read(url)
+            except (OSError, ValueError) as error:  # costs the scores, not the image
+                row["message"] = row.get("message") or f"no reference: {error}"
         row["seconds_fetch"] = time.monotonic() - begun
         return row
 
@@ -84,11 +86,17 @@ class Denoise:
         sha256: The checksum of its weights, for the rows.
         strength: Share of the noise to take away, 0 to 1.
         precision: See `denoiser.dtype_policy`.
+        threads: Cores that this process may use; TensorFlow would take all of the machine's.
     """
 
-    def __init__(self, checkpoint_url: str, sha256: str, strength: float, precision: str) -> None:
-        from pix2pix import denoiser  # loads TensorFlow
+    def __init__(
+        self, checkpoint_url: str, sha256: str, strength: float, precision: str, threads: int
+    ) -> None:
+        import tensorflow as tf
 
+        from pix2pix import denoiser
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
         self.denoiser = denoiser.loaded(checkpoint_url, precision)
         self.sha256, self.strength = sha256, strength
 
@@ -119,8 +127,7 @@ class Denoise:
         encoded = images.encode(photograph, after)
         # a JPEG is measured as it will be seen: after its quantisation
         seen = images.decode(encoded).pixels if photograph.format == "JPEG" else after
-        scores = {} if reference is None else _scores(images.decode_rgb(reference), seen)
-        return scores | {
+        return _scores(reference, seen) | {
             "encoded": encoded,
             "format": photograph.format,
             "width": photograph.width,
@@ -136,8 +143,15 @@ class Denoise:
         }
 
 
-def _scores(reference: np.ndarray, seen: np.ndarray) -> Row:
-    return {"psnr_db": metrics.psnr_db(reference, seen), "ssim": metrics.ssim(reference, seen)}
+def _scores(reference: bytes | None, seen: np.ndarray) -> Row:
+    """PSNR and SSIM; a reference that is no image of this size costs them, not the image."""
+    if reference is None:
+        return {}
+    try:
+        clean = images.decode_rgb(reference)
+        return {"psnr_db": metrics.psnr_db(clean, seen), "ssim": metrics.ssim(clean, seen)}
+    except ValueError as error:
+        return {"message": f"no scores: {error}"}
 
 
 def _class_of(error: Exception) -> str:
@@ -174,16 +188,17 @@ class Write:
 
     def _row(self, row: Row) -> Row:
         begun, encoded = time.monotonic(), row.pop("encoded")
-        row["status"] = "failed"
         if encoded is not None:
-            url = storage.join(self.output_url, IMAGES, row["relative_path"])
-            storage.write(url, encoded)
-            row |= {
-                "status": "denoised",
-                "output_uri": url,
-                "output_sha256": hashlib.sha256(encoded).hexdigest(),
-            }
+            try:
+                url = storage.join(self.output_url, IMAGES, row["relative_path"])
+            except ValueError as error:  # a key like a//b or ../c: no such place in the output
+                row |= {"failure_class": "unsupported", "message": str(error)}
+            else:
+                storage.write(url, encoded)
+                sha256 = hashlib.sha256(encoded).hexdigest()
+                row |= {"output_uri": url, "output_sha256": sha256}
         return row | {
+            "status": "failed" if row["failure_class"] else "denoised",
             "seconds_write": time.monotonic() - begun,
             "node": platform.node(),
             "finished_at": datetime.now(UTC),

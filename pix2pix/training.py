@@ -73,7 +73,7 @@ def trained(
         f"({', '.join(sorted({pair.scene for pair in validation}))}) to validate on"
     )
     data = pairs.fingerprint(training + validation, wanted.crop_pixels)
-    _begin(run_url, wanted)
+    _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
         job = Job(run_url, wanted, training, validation, data, lines)
         ended = _fit(job, workers, cpus, gpu, max_failures)
@@ -89,16 +89,20 @@ def trained(
     return Trained(run_url, best, ended["epochs"])
 
 
-def _begin(run_url: str, wanted: Settings) -> None:
-    """Writes the run's settings, or compares them with those of its first start."""
+def _begin(run_url: str, wanted: Settings, data: str) -> None:
+    """Writes the run's settings, or compares settings and data with those of its first start."""
     url = storage.join(run_url, checkpoints.SETTINGS)
+    changed = []
     if storage.exists(url):
         changed = settings.differences(settings.from_json(storage.read(url).decode()), wanted)
-        if changed:
-            raise ValueError(
-                f"{run_url} was begun with other settings ({'; '.join(changed)}): give the same "
-                "settings to go on with it, or another RUN to begin anew"
-            )
+    if checkpoints.named(run_url, checkpoints.LATEST):
+        before = checkpoints.card_of(f"{run_url}/{checkpoints.LATEST}")["data_fingerprint"]
+        changed += [f"data: {before[:12]} -> {data[:12]}"] if before != data else []
+    if changed:
+        raise ValueError(
+            f"{run_url} was begun with other settings or pairs ({'; '.join(changed)}): give the "
+            "same to go on with it, or another RUN to begin anew"
+        )
     storage.write(url, settings.to_json(wanted).encode())
 
 

@@ -59,7 +59,9 @@ def worked(job: "Job") -> dict[str, Any]:
         losses, problem = worker.trained_epoch()
         if problem:  # the same on every worker: returning lets none of them wait for another
             return {"epochs": worker.progress.epoch, "not_finite": problem}
-        worker.close_epoch(losses)
+        problem = worker.close_epoch(losses)
+        if problem:
+            return {"epochs": worker.progress.epoch, "not_finite": problem}
         ray.train.report(worker.progress.history[-1])  # a barrier: nobody runs ahead
     return {"epochs": worker.progress.epoch, "not_finite": ""}
 
@@ -155,13 +157,19 @@ class Worker:
         progress.epoch_seconds = float(seconds)
         return sums / steps, ""
 
-    def close_epoch(self, losses: np.ndarray) -> None:
-        """Validates, then writes checkpoint, history and scalars of the epoch just trained."""
+    def close_epoch(self, losses: np.ndarray) -> str:
+        """Validates, then writes checkpoint, history and scalars of the epoch just trained.
+
+        Returns:
+            A sentence if the generator gives no finite pixels (nothing is written then), or "".
+        """
         run, progress = self.job.settings, self.progress
         begun = time.monotonic()
         rate, training_seconds = learning_rate(progress, run), progress.epoch_seconds
         steps = pairs.visits_per_epoch(self.job.training, run) * run.patches_per_pair
         scores = self.scores()
+        if not math.isfinite(scores["psnr_db"]):
+            return f"the generator's output is not a finite number after epoch {progress.epoch + 1}"
         progress.epoch += 1
         progress.epoch_seconds += float(self._total([time.monotonic() - begun])[0]) / self.workers
         progress.seconds += progress.epoch_seconds
@@ -182,6 +190,7 @@ class Worker:
         if self.rank == 0:
             self._write(best)
             self.tell(line(progress.history[-1], run))
+        return ""
 
     def scores(self) -> dict[str, float]:
         """The `SCORES` of the generator as it is: means over all validation images.
@@ -192,7 +201,10 @@ class Worker:
         denoised, noisy_scores = np.zeros(2), np.zeros(2)
         for pair in mine:
             noisy, clean = pairs.pixels(pair)
-            denoised += _scores(clean, self.denoiser.denoised(noisy))
+            try:
+                denoised += _scores(clean, self.denoiser.denoised(noisy))
+            except FloatingPointError:  # for all workers to see, who would wait for this one
+                denoised += math.nan
             if self.noisy_scores is None:
                 noisy_scores += _scores(clean, noisy)
         count = len(self.job.validation)

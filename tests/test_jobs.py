@@ -1,7 +1,7 @@
 """The jobs on a real cluster: `ray start --head`, `ray job submit`, pairs and archive in S3."""
 
-import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,7 +45,7 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
             env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 180
     while not _answers(f"{address}/api/version"):
         if head.poll() is not None or time.monotonic() > limit:
             os.killpg(head.pid, signal.SIGKILL)
@@ -54,16 +54,17 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
 
     def submitted(*words: str) -> subprocess.CompletedProcess:
         command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", *words]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=360
-        )
+        while True:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=360
+            )
+            if "No available agent" not in done.stderr or time.monotonic() > limit:
+                return done
+            time.sleep(1)  # the head answers before its agent is there
 
     yield submitted
-    head.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(20)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGKILL)
+    os.killpg(head.pid, signal.SIGKILL)  # asked politely, it would drain for half a minute
+    shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)
 
 
 def _free_port() -> int:
