@@ -1,6 +1,6 @@
 """Checkpoints: folders that can denoise, written whole, read only if they are what they claim.
 
-RUN/checkpoints/step-00001234/
+RUN/checkpoints/step-00001234-89abcdef/
     settings.json  generator.weights.h5  card.json      what denoises; can be copied anywhere
     state/                                              what training needs to go on
 RUN/latest, RUN/best    each names a checkpoint of the run; replaced in one stroke once it is whole
@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +54,7 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", __file__)  # not that of a repository around ours
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # no git here, or an installed package
@@ -62,8 +64,9 @@ def git_commit() -> str | None:
 def save(run_url: str, folder: Path, step: int, best: bool) -> str:
     """Uploads a checkpoint, then lets the run's pointers name it.
 
-    A reader never sees half a checkpoint: the pointers are replaced after the last file is there.
-    Checkpoints that no pointer names any more are taken away.
+    A reader never sees half a checkpoint: its folder is new, and the pointers are replaced after
+    its last file is there. Then the one before loses its state, and goes if it was not the best.
+    Who reads a checkpoint that was once the best is never left without it.
 
     Args:
         run_url: The run's folder.
@@ -74,14 +77,15 @@ def save(run_url: str, folder: Path, step: int, best: bool) -> str:
     Returns:
         The checkpoint's URL.
     """
-    name = f"{FOLDER}/step-{step:08d}"
+    before, best_before = named(run_url, LATEST), named(run_url, BEST)
+    name = f"{FOLDER}/step-{step:08d}-{uuid.uuid4().hex[:8]}"
     storage.copy(str(folder), storage.join(run_url, name))
     for pointer in (BEST, LATEST) if best else (LATEST,):
         storage.write(storage.join(run_url, pointer), name.encode())
-    kept = {named(run_url, BEST), named(run_url, LATEST)}
-    entries = storage.files(storage.join(run_url, FOLDER))
-    for other in {f"{FOLDER}/{entry.relative_path.split('/')[0]}" for entry in entries} - kept:
-        storage.remove_folder(storage.join(run_url, other))
+    if before and before == best_before:
+        storage.remove_folder(storage.join(run_url, before, STATE))
+    elif before:
+        storage.remove_folder(storage.join(run_url, before))
     return storage.join(run_url, name)
 
 
@@ -101,8 +105,9 @@ def resolved(url: str) -> str:
     if storage.exists(storage.join(url, CARD)):
         return url
     parent, _, last = url.rpartition("/")
-    run_url, pointer = (parent, last) if last in (BEST, LATEST) else (url, BEST)
-    name = named(run_url, pointer)
+    name, run_url = named(url, BEST), url
+    if name is None and last in (BEST, LATEST):
+        name, run_url = named(parent, last), parent
     if name is None:
         raise FileNotFoundError(
             f"no checkpoint at {url}: it must be a folder with {CARD}, or a run with a finished "

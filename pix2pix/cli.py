@@ -137,6 +137,10 @@ def denoise(
     """Denoises what is new in an archive; the same command again does what is missing."""
     from pix2pix import cluster, denoising
 
+    try:
+        denoising.budget(max_failed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     with cluster.joined(verbose):
         done = denoising.denoised(
             archive, output, checkpoint, strength=strength, reference_url=reference,
@@ -160,6 +164,7 @@ def evaluate(
     report: Annotated[
         str | None, typer.Option(help="Folder for scores.parquet and a sheet of pictures.")
     ] = None,
+    gpu: Gpu = False,
     scenes: Annotated[list[str], typer.Option(help="Only pairs of these scenes.")] = [],  # noqa: B006 - read only; Typer wants a list
     precision: Precision = "auto",
     verbose: Verbose = False,
@@ -170,7 +175,7 @@ def evaluate(
     with cluster.joined(verbose):
         result = evaluation.scores(
             pairs, checkpoint, report_url=report, scenes=tuple(scenes), precision=precision,
-            show=cluster.printed,
+            gpu=gpu, show=cluster.printed,
         )  # fmt: skip
     for text in evaluation.table(result):
         cluster.printed(text)

@@ -101,11 +101,11 @@ def quieten() -> None:
     context.print_on_execution_start = False
 
 
-def cpus() -> int:
-    """How many CPUs the cluster has."""
+def cpus_of_nodes() -> list[float]:
+    """How many CPUs each node of the cluster has that lives."""
     import ray
 
-    return int(ray.cluster_resources().get("CPU", 0))
+    return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
 
 
 def gpus() -> int:
@@ -128,7 +128,7 @@ def cpus_per_worker(workers: int, gpu: bool) -> float:
             f"{workers} workers with a GPU each need {workers} GPUs, the cluster has {gpus()}: use "
             f"fewer --workers or train without --gpu"
         )
-    return min(1.0, cpus() / (2 * workers))
+    return min(1.0, sum(cpus_of_nodes()) / (2 * workers))
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ class Denoised:
     done_before: int
     by_status: dict[str, int]
     by_failure_class: dict[str, int]
+    by_checkpoint: dict[str, int]  # how many rows are of which weights, by their SHA-256
     seconds: float
     images_per_second: float
     megapixels_per_second: float
@@ -92,12 +93,22 @@ def denoised(
             "give the folder that holds the photographs"
         )
     listed = manifest.read(output_url)
-    todo = status.pending(listed, status.current(output_url), retry_failed)
+    rows = _rows_of(listed, status.current(output_url))
+    todo = status.pending(listed, rows, retry_failed)
     done_before = counts.images - len(todo)
     show(
         f"{counts.images} images, {counts.bytes / 1e6:.1f} MB; {done_before} done before, "
         f"{len(todo)} to do; {counts.left_out} other files left out"
     )
+    others = sum(
+        (row["checkpoint_sha256"], row["strength"]) != (sha256, strength)
+        for row in rows.select(["checkpoint_sha256", "strength"]).to_pylist()
+    )
+    if others:
+        show(
+            f"{others} were done with another checkpoint or strength and stay as they are; to do "
+            "them again give another OUTPUT"
+        )
     begun = time.monotonic()
     megapixels = 0.0
     if len(todo):
@@ -105,7 +116,8 @@ def denoised(
         stages = _pipeline(
             todo, output_url, size, reserved, gpu,
             {"checkpoint_url": checkpoint_url, "sha256": sha256, "strength": strength,
-             "precision": precision, "threads": max(1, cluster.cpus() // size)}, reference_url,
+             "precision": precision, "gpu": gpu,
+             "threads": max(1, int(sum(cluster.cpus_of_nodes()) / size))}, reference_url,
         )  # fmt: skip
         megapixels = _watched(stages, len(todo), show)
     status.compact(output_url)
@@ -123,6 +135,7 @@ def denoised(
         left_out=counts.left_out,
         done_before=done_before,
         by_status=dict(states),
+        by_checkpoint=dict(Counter(rows["checkpoint_sha256"].to_pylist())),
         by_failure_class=dict(Counter(filter(None, rows["failure_class"].to_pylist()))),
         seconds=round(seconds, 3),
         images_per_second=round(len(todo) / seconds, 3),
@@ -176,24 +189,22 @@ def pool(actors: int | None, gpu: bool) -> tuple[int, float]:
     Raises:
         RuntimeError: they don't fit.
     """
-    available, others = cluster.cpus(), CPUS_PER_FETCH + CPUS_PER_WRITE
+    nodes, others = cluster.cpus_of_nodes(), CPUS_PER_FETCH + CPUS_PER_WRITE
     if gpu:
-        size, reserved = actors or max(1, cluster.gpus()), 1.0
-        if size > cluster.gpus():
-            raise RuntimeError(
-                f"{size} actors with a GPU each don't fit into {cluster.gpus()} GPUs: give fewer "
-                "--actors or leave --gpu out"
-            )
+        wanted, fitting, reserved = actors, cluster.gpus(), 1.0
     else:
-        size = actors or max(1, int(available // (CPUS_PER_ACTOR + others)))
-        reserved = min(CPUS_PER_ACTOR, available / (2 * size))
-    if reserved < FEWEST_CPUS_PER_ACTOR or size * reserved + others > available:
+        wanted, reserved = actors, min(CPUS_PER_ACTOR, max(nodes, default=0) / 2)
+        fitting = sum(int((cpus - others) // reserved) for cpus in nodes if cpus > others)
+        if actors and actors > fitting:
+            reserved = FEWEST_CPUS_PER_ACTOR
+            fitting = sum(int((cpus - others) // reserved) for cpus in nodes)
+    if max(wanted or 1, 1) > fitting:
         raise RuntimeError(
-            f"{size} actors of at least {FEWEST_CPUS_PER_ACTOR:g} CPUs, and as many again for "
-            f"fetching and writing, don't fit into the cluster's {available} CPUs: give at most "
-            f"--actors {available} or more CPUs"
+            f"{wanted or 1} actors that denoise don't fit into the cluster: its nodes have "
+            f"{', '.join(f'{cpus:g}' for cpus in nodes)} CPUs and {cluster.gpus()} GPUs, each "
+            f"keeps {others:g} CPUs to fetch and write; give at most --actors {fitting}"
         )
-    return size, reserved
+    return wanted or fitting, reserved
 
 
 def _pipeline(

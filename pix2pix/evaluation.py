@@ -36,6 +36,7 @@ def scores(
     report_url: str | None = None,
     scenes: tuple[str, ...] = (),
     precision: str = "auto",
+    gpu: bool = False,
     show: Callable[[str], None] = print,
 ) -> list[Score]:
     """Scores every pair, over the cluster.
@@ -46,6 +47,7 @@ def scores(
         report_url: A folder to fill with scores.parquet and sheet.png (noisy | denoised | clean).
         scenes: Only pairs of these, if any are named.
         precision: See `denoiser.dtype_policy`.
+        gpu: Whether each process that denoises takes a GPU.
         show: Takes the progress lines.
 
     Returns:
@@ -62,13 +64,15 @@ def scores(
     chosen = pairs.of_scenes(chosen, scenes) if scenes else chosen
     pairs.fingerprint(chosen)
     show(f"{len(chosen)} pairs; checkpoint {checkpoint_url} ({sha256[:12]})")
-    size, reserved = denoising.pool(None, False)
+    size, reserved = denoising.pool(None, gpu)
     count = min(PICTURES, len(chosen))
     pictured = {round(place) for place in np.linspace(0, len(chosen) - 1, count)}
     items = [{"index": index, "picture": index in pictured} for index in range(len(chosen))]
     done = ray.data.from_items(items).map(
-        Scorer, fn_constructor_args=(chosen, checkpoint_url, precision),
-        concurrency=size, num_cpus=reserved, max_restarts=3, max_task_retries=3,
+        Scorer, fn_constructor_args=(chosen, checkpoint_url, precision, gpu),
+        concurrency=min(size, len(chosen)), num_cpus=reserved,
+        num_gpus=int(gpu),
+        max_restarts=3, max_task_retries=3,
     )  # fmt: skip
     rows = sorted(done.take_all(), key=lambda row: row["index"])
     result = [
@@ -90,11 +94,16 @@ class Scorer:
         chosen: All pairs.
         checkpoint_url: What denoises.
         precision: See `denoiser.dtype_policy`.
+        gpu: Whether this process has a GPU.
     """
 
-    def __init__(self, chosen: list[Pair], checkpoint_url: str, precision: str) -> None:
-        from pix2pix import denoiser  # loads TensorFlow
+    def __init__(self, chosen: list[Pair], checkpoint_url: str, precision: str, gpu: bool) -> None:
+        import tensorflow as tf
 
+        from pix2pix import denoiser
+
+        if not gpu:  # Ray hides GPUs only from those who ask for some
+            tf.config.set_visible_devices([], "GPU")
         self.pairs = chosen
         self.denoiser = denoiser.loaded(checkpoint_url, precision)
 
@@ -142,8 +151,9 @@ def table(result: list[Score]) -> list[str]:
 def _line(
     name: str, width: int, noisy_db: float, psnr_db: float, noisy_ssim: float, ssim: float
 ) -> str:
+    gain = metrics.mean_psnr_db([psnr_db]) - metrics.mean_psnr_db([noisy_db])
     return (
-        f"{name:{width}}  {noisy_db:5.2f} dB  {psnr_db:5.2f} dB  {psnr_db - noisy_db:+6.2f}   "
+        f"{name:{width}}  {noisy_db:5.2f} dB  {psnr_db:5.2f} dB  {gain:+6.2f}   "
         f"{noisy_ssim:10.4f}  {ssim:13.4f}"
     )
 

@@ -12,7 +12,7 @@ from typing import Literal, NoReturn, TypeVar
 
 # Ours are the only retries: botocore's own (5 attempts) and s3fs's two nested loops (5 x 5) are
 # switched off, or one read could cost 5 * 5 * 5 * 5 = 625 requests.
-ATTEMPTS = 5
+ATTEMPTS = 8  # about half a minute together, if all fail at once
 BACKOFF_SECONDS = 0.5  # the longest wait after the first failure; doubles with every further one
 BACKOFF_LIMIT_SECONDS = 20.0
 

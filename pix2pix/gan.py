@@ -30,8 +30,9 @@ class Gan:
             self.generator = networks.generator(settings)
             self.discriminator = networks.discriminator(settings.discriminator_width)
             self.optimizers = []
-            for network in (self.generator, self.discriminator):
-                optimizer = keras.optimizers.Adam(settings.learning_rate, settings.beta_1)
+            self.rates = (settings.learning_rate, settings.discriminator_learning_rate)
+            for network, rate in zip((self.generator, self.discriminator), self.rates, strict=True):
+                optimizer = keras.optimizers.Adam(rate, settings.beta_1)
                 optimizer.build(network.trainable_variables)
                 self.optimizers.append(optimizer)
         self._step = tf.function(self._step_of_all, reduce_retracing=True)
@@ -86,10 +87,16 @@ class Gan:
         self.optimizers[1].apply(tape.gradient(share, variables), variables)
         return loss
 
-    def learn_at(self, rate: float) -> None:
-        """Sets the learning rate of both optimizers."""
-        for optimizer in self.optimizers:
-            optimizer.learning_rate = rate
+    def learn_at(self, share: float) -> None:
+        """Sets the learning rates of both optimizers to a share of those in the settings."""
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.learning_rate = rate * share
+
+    def is_finite(self) -> bool:
+        """Whether all that a checkpoint would hold is finite."""
+        kept = [*self.generator.variables, *self.discriminator.variables]
+        kept += [variable for optimizer in self.optimizers for variable in optimizer.variables]
+        return all(np.isfinite(np.asarray(variable, np.float64)).all() for variable in kept)
 
     def save(self, folder: Path) -> None:
         """Writes generator, discriminator and optimizers into a local checkpoint folder."""

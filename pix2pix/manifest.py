@@ -82,12 +82,13 @@ def write(archive_url: str, output_url: str) -> Counts:
         Counts, of 0 images where the archive has none.
 
     Raises:
-        ValueError: see `refuse_overlap`.
+        ValueError: see `refuse_overlap`; or the output is of another archive.
         FileNotFoundError: no such archive.
         OSError: the archive could not be listed, or the output not be written.
     """
     refuse_overlap(archive_url, output_url)
-    folder = storage.join(output_url, FOLDER)
+    folder, archive = storage.join(output_url, FOLDER), storage.absolute(archive_url)
+    _refuse_another(storage.join(folder, INDEX), archive)
     images = bytes_ = left_out = 0
     names: list[str] = []
     writing = uuid4().hex
@@ -106,12 +107,23 @@ def write(archive_url: str, output_url: str) -> Counts:
     if rows or not names:  # an empty part spares readers the case of no part
         names.append(_write_part(folder, writing, len(names), rows))
     counts = Counts(images, bytes_, left_out)
-    index = {"parts": names, **asdict(counts)}
+    index = {"archive": archive, "parts": names, **asdict(counts)}
     storage.write(storage.join(folder, INDEX), json.dumps(index).encode())
     old = [each for each in storage.files(folder) if each.relative_path not in (INDEX, *names)]
     for entry in old:
         storage.remove(entry.uri)
     return counts
+
+
+def _refuse_another(index_url: str, archive: str) -> None:
+    """Two archives in one output would write over each other's images of the same name."""
+    if storage.exists(index_url):
+        before = json.loads(storage.read(index_url))["archive"]
+        if before != archive:
+            raise ValueError(
+                f"archive={archive} must be the one that this output is of, {before}: "
+                "choose another output"
+            )
 
 
 def read(output_url: str) -> pyarrow.Table:

@@ -142,22 +142,29 @@ def discriminator(width: int) -> keras.Model:
     Source:
         Isola et al. 2017, 6.1.2 (C64-C128-C256-C512, then one convolution to 1 channel; no
         BatchNorm in the first). Where we differ: logits instead of a sigmoid, which the loss
-        applies; batch statistics over all workers.
+        applies; batch statistics over all workers. What it must see is noise, whose amplitude is
+        near bfloat16's step (2^-8 at 1): images, first layer and normalisation are always float32.
     """
     initial = keras.initializers.RandomNormal(0.0, 0.02)
     noisy = keras.Input((None, None, 3), name="noisy")
     candidate = keras.Input((None, None, 3), name="candidate")
-    x = keras.layers.Concatenate()([noisy, candidate])  # (batch, height, width, 6)
+    x = keras.layers.Concatenate(dtype="float32")([noisy, candidate])  # (batch, height, width, 6)
     for step, factor in enumerate((1, 2, 4)):
         x = keras.layers.Conv2D(
-            factor * width, 4, 2, padding="same", use_bias=step == 0, kernel_initializer=initial
+            factor * width,
+            4,
+            2,
+            padding="same",
+            use_bias=step == 0,
+            kernel_initializer=initial,
+            dtype="float32" if step == 0 else None,
         )(x)  # (batch, height / 2^(step + 1), width / 2^(step + 1), factor * width)
         if step > 0:
-            x = keras.layers.BatchNormalization(synchronized=True)(x)
+            x = keras.layers.BatchNormalization(synchronized=True, dtype="float32")(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
     x = keras.layers.ZeroPadding2D()(x)
     x = keras.layers.Conv2D(8 * width, 4, use_bias=False, kernel_initializer=initial)(x)
-    x = keras.layers.BatchNormalization(synchronized=True)(x)
+    x = keras.layers.BatchNormalization(synchronized=True, dtype="float32")(x)
     x = keras.layers.LeakyReLU(negative_slope=0.2)(x)  # (batch, height / 8 - 1, ..., 8 * width)
     x = keras.layers.ZeroPadding2D()(x)
     logits = keras.layers.Conv2D(1, 4, kernel_initializer=initial, dtype="float32")(x)

@@ -53,7 +53,12 @@ def found(url: str) -> list[Pair]:
     }
     sidd = {path: uri for path, uri in entries.items() if SIDD_NOISY in PurePosixPath(path).name
             or SIDD_CLEAN in PurePosixPath(path).name}  # fmt: skip
-    pairs, alone = _sidd_pairs(sidd) if sidd else _folder_pairs(entries)
+    others = {path: uri for path, uri in entries.items() if path not in sidd}
+    pairs, alone = _sidd_pairs(sidd) if sidd else _folder_pairs(others)
+    if sidd and _folder_pairs(others)[0]:
+        raise BadPairs(
+            f"{url} holds pairs in SIDD's layout and in noisy/ and clean/: give one of the two"
+        )
     if alone:
         raise BadPairs(
             f"{len(alone)} images under {url} have no counterpart: {', '.join(alone[:20])}; "
@@ -224,9 +229,9 @@ def visits(
 
     A step's batch has `settings.batch` lanes. In each visit a lane decodes one pair and cuts
     `patches_per_pair` patches from it, which serve that many steps; a worker owns a fixed share of
-    the lanes. So every photograph is decoded once per epoch, a batch always shows different
-    photographs, every worker has the same number of steps, and a step's patches don't depend on
-    how many workers share them.
+    the lanes. So every photograph is decoded once per pass (an epoch is a pass, rounded up to whole
+    batches), every worker has the same number of steps, and a step's patches don't depend on how
+    many workers share them.
 
     Args:
         pairs: The training pairs, the same list on every worker.
@@ -244,13 +249,14 @@ def visits(
     lanes, count = settings.batch // workers, visits_per_epoch(pairs, settings)
 
     def cut(row: dict[str, int]) -> dict[str, np.ndarray]:
-        visit, lane = divmod(int(row["id"]), lanes)
+        visit, lane = divmod(int(row["place"]), lanes)
         place = (epoch * count + visit) * settings.batch + worker * lanes + lane
         noisy, clean = patches(pairs, settings, place)
         return {"noisy": noisy, "clean": clean}
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
-    rows = ray.data.range(count * lanes, override_num_blocks=count * lanes)
+    items = [{"place": index} for index in range(count * lanes)]
+    rows = ray.data.from_items(items, override_num_blocks=len(items))  # range() would need a CPU
     # one task per pair: a task whose output waits for its reader keeps its CPU, and workers that
     # wait for each other in a step could then starve each other
     stream = rows.map(cut, num_cpus=CPUS_PER_TASK)

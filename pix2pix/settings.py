@@ -39,7 +39,8 @@ class Settings:
         100.0, "weight of the mean absolute error in [-1, 1]"
     )  # 3.3, lambda
     # optimisation
-    learning_rate: float = _setting(2e-4, "Adam's learning rate, both networks")  # 6.2
+    learning_rate: float = _setting(2e-4, "Adam's learning rate, generator")  # 6.2
+    discriminator_learning_rate: float = _setting(2e-4, "the same of the discriminator")  # 6.2
     beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
     decay_start: float = _setting(
         0.5, "share of training after which the rate falls to 0; 1: never"
@@ -47,7 +48,7 @@ class Settings:
     batch: int = _setting(16, "patches per step, over all workers together")  # paper: 1 to 10
     epochs: int = _setting(200, "passes over the training pairs")  # 6.2, facades
     limit_seconds: float = _setting(
-        0.0, "stop after about so many seconds of training; 0: no limit"
+        0.0, "end with the epoch nearest to so many seconds; 0: no limit"
     )
     seed: int = _setting(0, "seed of the weights, of the patches and of their order")  # ours
     precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
@@ -70,7 +71,8 @@ class Settings:
             self.adversarial_weight + self.l1_weight > 0, "l1_weight",
             "positive where adversarial_weight is 0: nothing would be learned",
         )  # fmt: skip
-        self._rule(0 < self.learning_rate < 1, "learning_rate", "between 0 and 1")
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            self._rule(0 < getattr(self, name) < 1, name, "between 0 and 1")
         self._rule(0 <= self.beta_1 < 1, "beta_1", "at least 0 and below 1")
         self._rule(0 <= self.decay_start <= 1, "decay_start", "between 0 and 1")
         multiple = self.pixel_multiple
@@ -118,7 +120,8 @@ def from_json(text: str) -> Settings:
 def differences(old: Settings, new: Settings) -> list[str]:
     """The settings in which a run's second start differs from its first, as "name: old -> new".
 
-    Settings in `FREE_TO_CHANGE` don't count: they say how long to train, not what is learned.
+    Settings in `FREE_TO_CHANGE` don't count. They say how long to train, and by that where the
+    learning rate begins to fall: a run that is made longer goes back up to a higher rate.
     """
     pairs = [
         (item.name, getattr(old, item.name), getattr(new, item.name))

@@ -86,17 +86,21 @@ class Denoise:
         sha256: The checksum of its weights, for the rows.
         strength: Share of the noise to take away, 0 to 1.
         precision: See `denoiser.dtype_policy`.
+        gpu: Whether this process has a GPU; those of others must not be touched.
         threads: Cores that this process may use; TensorFlow would take all of the machine's.
     """
 
     def __init__(
-        self, checkpoint_url: str, sha256: str, strength: float, precision: str, threads: int
-    ) -> None:
+        self, checkpoint_url: str, sha256: str, strength: float, precision: str, gpu: bool,
+        threads: int,
+    ) -> None:  # fmt: skip
         import tensorflow as tf
 
         from pix2pix import denoiser
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if not gpu:  # Ray hides GPUs only from those who ask for some
+            tf.config.set_visible_devices([], "GPU")
         self.denoiser = denoiser.loaded(checkpoint_url, precision)
         self.sha256, self.strength = sha256, strength
 
@@ -111,7 +115,7 @@ class Denoise:
         if row["data"] is not None:
             try:
                 kept |= self._denoised(row["data"], row["reference"])
-            except (ValueError, MemoryError, FloatingPointError) as error:
+            except (ValueError, MemoryError, ArithmeticError, OSError) as error:
                 kept |= {"failure_class": _class_of(error), "message": str(error)}
         return kept | {"seconds_denoise": time.monotonic() - begun}
 
@@ -124,6 +128,8 @@ class Denoise:
             after = self.denoiser.denoised(before, self.strength)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(str(error)) from error
+        except tf.errors.OpError as error:
+            raise ArithmeticError(str(error)) from error
         encoded = images.encode(photograph, after)
         # a JPEG is measured as it will be seen: after its quantisation
         seen = images.decode(encoded).pixels if photograph.format == "JPEG" else after

@@ -21,6 +21,7 @@ class Job:
     training: list[Pair]
     validation: list[Pair]
     data_fingerprint: str
+    gpu: bool
     lines: Any  # a ray.util.queue.Queue
 
 
@@ -75,7 +76,7 @@ def trained(
     data = pairs.fingerprint(training + validation, wanted.crop_pixels)
     _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
-        job = Job(run_url, wanted, training, validation, data, lines)
+        job = Job(run_url, wanted, training, validation, data, gpu, lines)
         ended = _fit(job, workers, cpus, gpu, max_failures)
     if ended["not_finite"]:
         raise FloatingPointError(

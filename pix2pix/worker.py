@@ -53,6 +53,8 @@ def worked(job: "Job") -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))  # TensorFlow would let each worker use all of them
     threads = max(1, cores // context.get_local_world_size())
     tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if not job.gpu:  # Ray hides GPUs only from those who ask for some
+        tf.config.set_visible_devices([], "GPU")
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
     worker.resume()
     while not finished(worker.progress, job.settings):
@@ -72,19 +74,17 @@ def finished(progress: Progress, run: Settings) -> bool:
     return progress.epoch >= run.epochs or late
 
 
-def learning_rate(progress: Progress, run: Settings) -> float:
-    """The rate for the next epoch: constant at first, then falling to 0 in a straight line.
+def rate_share(progress: Progress, run: Settings) -> float:
+    """The share of the learning rates for the next epoch: 1 at first, then falling to 0 in a line.
 
     Source:
         The pix2pix authors' code (https://github.com/phillipi/pix2pix and its PyTorch successor):
         constant for the first half, linear to zero over the second.
     """
-    share = progress.epoch / run.epochs
+    done = progress.epoch / run.epochs
     if run.limit_seconds > 0:
-        share = max(share, progress.seconds / run.limit_seconds)
-    if share <= run.decay_start:
-        return run.learning_rate
-    return run.learning_rate * max(0.0, 1 - share) / (1 - run.decay_start)
+        done = max(done, progress.seconds / run.limit_seconds)
+    return 1.0 if done <= run.decay_start else max(0.0, 1 - done) / (1 - run.decay_start)
 
 
 class Worker:
@@ -99,14 +99,15 @@ class Worker:
     def __init__(self, job: "Job", rank: int, workers: int) -> None:
         self.job, self.rank, self.workers = job, rank, workers
         self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        if self.strategy.num_replicas_in_sync != workers:
+            raise RuntimeError(
+                f"{workers} workers see {self.strategy.num_replicas_in_sync} devices together: each "
+                "must see one; train with --gpu, or with CUDA_VISIBLE_DEVICES set to nothing"
+            )
         self.gan = Gan(job.settings, self.strategy)
         self.denoiser = denoiser.Denoiser(self.gan.generator, job.settings)
         self.progress = Progress()
         self.noisy_scores: np.ndarray | None = None
-        self.board_folder = tempfile.TemporaryDirectory()
-        self.board: Any = (
-            tf.summary.create_file_writer(self.board_folder.name) if rank == 0 else None
-        )
 
     def tell(self, line: str) -> None:
         """Shows a line to whoever started the run; worker 0 speaks for all."""
@@ -114,14 +115,24 @@ class Worker:
             self.job.lines.put(line)
 
     def resume(self) -> None:
-        """Takes over the run's latest checkpoint, both optimizers included, if there is one."""
+        """Takes over the run's latest checkpoint, both optimizers included, if there is one.
+
+        Raises:
+            RuntimeError: not all workers see the same checkpoint.
+        """
         with tempfile.TemporaryDirectory() as folder:
-            if checkpoints.state(self.job.run_url, folder) is None:
-                return
-            self.gan.restore(Path(folder))
-            text = Path(folder, checkpoints.STATE, PROGRESS).read_text()
-        self.progress = Progress(**json.loads(text))
-        self.tell(f"going on after epoch {self.progress.epoch}, step {self.progress.step}")
+            if checkpoints.state(self.job.run_url, folder) is not None:
+                self.gan.restore(Path(folder))
+                text = Path(folder, checkpoints.STATE, PROGRESS).read_text()
+                self.progress = Progress(**json.loads(text))
+        steps = self._total(np.eye(self.workers)[self.rank] * self.progress.step)
+        if np.ptp(steps):
+            raise RuntimeError(
+                f"the workers' latest checkpoints are of the steps {steps.astype(int).tolist()}: "
+                f"{self.job.run_url} must be one place for all nodes; use s3:// or a shared folder"
+            )
+        if self.progress.step:
+            self.tell(f"going on after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def trained_epoch(self) -> tuple[np.ndarray, str]:
         """Trains one epoch.
@@ -131,7 +142,7 @@ class Worker:
             is not finite (the epoch is then left at once).
         """
         run, progress, job = self.job.settings, self.progress, self.job
-        self.gan.learn_at(learning_rate(progress, run))
+        self.gan.learn_at(rate_share(progress, run))
         sums, steps, begun = np.zeros(len(LOSSES)), 0, time.monotonic()
         told = begun
         visits = pairs.visits(job.training, run, progress.epoch, self.rank, self.workers)
@@ -165,11 +176,12 @@ class Worker:
         """
         run, progress = self.job.settings, self.progress
         begun = time.monotonic()
-        rate, training_seconds = learning_rate(progress, run), progress.epoch_seconds
+        rate = run.learning_rate * rate_share(progress, run)
+        training_seconds = progress.epoch_seconds
         steps = pairs.visits_per_epoch(self.job.training, run) * run.patches_per_pair
         scores = self.scores()
-        if not math.isfinite(scores["psnr_db"]):
-            return f"the generator's output is not a finite number after epoch {progress.epoch + 1}"
+        if not (math.isfinite(scores["psnr_db"]) and self.gan.is_finite()):
+            return f"a weight or an output is not a finite number after epoch {progress.epoch + 1}"
         progress.epoch += 1
         progress.epoch_seconds += float(self._total([time.monotonic() - begun])[0]) / self.workers
         progress.seconds += progress.epoch_seconds
@@ -248,12 +260,14 @@ class Worker:
             image[:SAMPLE_PIXELS, :SAMPLE_PIXELS] for image in pairs.pixels(self.job.validation[0])
         )
         strip = np.concatenate([noisy, self.denoiser.denoised(noisy), clean], axis=1)
-        with self.board.as_default(step=self.progress.step):
-            for name in (*LOSSES, *SCORES, "learning_rate", "steps_per_second"):
-                tf.summary.scalar(name, latest[name])
-            tf.summary.image("noisy, denoised, clean", strip[np.newaxis])
-        self.board.flush()
-        storage.copy(self.board_folder.name, storage.join(self.job.run_url, TENSORBOARD))
+        with tempfile.TemporaryDirectory() as folder:  # a file per epoch: none is sent twice
+            board = tf.summary.create_file_writer(folder)
+            with board.as_default(step=self.progress.step):
+                for name in (*LOSSES, *SCORES, "learning_rate", "steps_per_second"):
+                    tf.summary.scalar(name, latest[name])
+                tf.summary.image("noisy, denoised, clean", strip[np.newaxis])
+            board.close()
+            storage.copy(folder, storage.join(self.job.run_url, TENSORBOARD))
 
 
 def _scores(clean: np.ndarray, candidate: np.ndarray) -> np.ndarray:

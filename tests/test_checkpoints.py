@@ -43,15 +43,23 @@ def test_a_run_means_its_best_checkpoint(run: str) -> None:
     assert _brightened(run) == 10
     assert _brightened(f"{run}/best") == 10
     assert _brightened(f"{run}/latest") == 20
-    assert _brightened(f"{run}/checkpoints/step-00000010") == 20
+    assert _brightened(checkpoints.resolved(f"{run}/latest")) == 20
 
 
-def test_only_what_a_pointer_names_is_kept(run: str, tmp_path: Path) -> None:
+def test_a_run_may_be_called_best(run: str, tmp_path: Path) -> None:
+    Path(run).rename(tmp_path / "best")
+    assert _brightened(str(tmp_path / "best")) == 10
+
+
+def test_only_the_latest_state_and_what_was_once_best_is_kept(run: str, tmp_path: Path) -> None:
+    once_best = checkpoints.resolved(run)
     checkpoints.save(run, _folder(tmp_path / "c", 30), step=15, best=True)
-    kept = {entry.relative_path.split("/")[0] for entry in storage.files(f"{run}/checkpoints")}
-    assert kept == {"step-00000015"}
-    assert sorted(path.name for path in Path(run, "checkpoints").iterdir()) == ["step-00000015"]
-    assert _brightened(run) == 30
+    checkpoints.save(run, _folder(tmp_path / "d", 40), step=20, best=False)
+    kept = sorted(path.name.split("-")[1] for path in Path(run, "checkpoints").iterdir())
+    assert kept == ["00000005", "00000015", "00000020"]  # 10 was never the best
+    states = [path.parent.name.split("-")[1] for path in Path(run).glob("checkpoints/*/state")]
+    assert states == ["00000020"]
+    assert (_brightened(run), _brightened(once_best)) == (30, 10)
 
 
 def test_half_a_checkpoint_is_not_seen(run: str) -> None:
@@ -60,7 +68,7 @@ def test_half_a_checkpoint_is_not_seen(run: str) -> None:
 
 
 def test_changed_weights_are_refused(run: str, tmp_path: Path) -> None:
-    path = Path(run, "checkpoints/step-00000005", checkpoints.WEIGHTS)
+    path = storage.local_path(checkpoints.resolved(run)) / checkpoints.WEIGHTS
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -82,7 +90,7 @@ def test_the_state_comes_from_the_latest_checkpoint(run: str, tmp_path: Path) ->
     folder.mkdir()
     card = checkpoints.state(run, str(folder))
     assert card is not None
-    assert card["url"].endswith("step-00000010")
+    assert card["url"].rpartition("/")[2].startswith("step-00000010-")
     assert (folder / "state/progress.json").read_text() == "{}"
 
 

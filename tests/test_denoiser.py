@@ -64,6 +64,21 @@ def test_tiles_show_no_seams(generator: keras.Model, photographs: list[np.ndarra
         assert (difference <= 1).mean() >= 0.999
 
 
+def test_a_deep_generator_s_tiles_overlap_as_far_as_it_sees(
+    photographs: list[np.ndarray],
+) -> None:
+    deep = Settings(width=4, levels=5, blocks=2)
+    keras.config.set_dtype_policy("float32")
+    model = networks.generator(deep)
+    model.get_layer("noise").kernel.assign(np.random.default_rng(0).normal(0, 0.1, (3, 3, 4, 3)))
+    whole = Denoiser(model, deep, tile_pixels=1024)
+    tiled = Denoiser(model, deep, tile_pixels=800)
+    assert tiled.overlap_pixels >= networks.context_pixels(deep) > 64
+    expected = whole.denoised(photographs[0])
+    assert np.abs(expected.astype(int) - photographs[0]).mean() > 1
+    assert np.abs(tiled.denoised(photographs[0]).astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (257, 1023), (1, 700), (9, 8), (256, 300)])
 def test_any_size_keeps_its_size(generator: keras.Model, shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)

@@ -186,6 +186,28 @@ def test_an_output_inside_its_archive_is_refused(archive: Path, checkpoint: str)
     assert not (archive / "output").exists()
 
 
+def test_an_output_takes_one_archive_only(archive: Path, tmp_path: Path, checkpoint: str) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    before = {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "other/a 1.png")
+    with pytest.raises(ValueError, match="must be the one that this output is of"):
+        _denoised(tmp_path / "other", output, checkpoint)
+    assert before == {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
+
+
+def test_what_was_done_in_another_way_stays_and_is_counted(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(archive / "new.png")
+    done, lines = _denoised(archive, output, checkpoint, strength=0.5)
+    assert "20 were done with another checkpoint or strength and stay" in lines
+    assert done.by_checkpoint == {done.checkpoint_sha256: 21}
+
+
 def test_an_archive_without_images_is_refused(tmp_path: Path, checkpoint: str) -> None:
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive/notes.txt").write_text("nothing")
@@ -199,7 +221,7 @@ def test_a_missing_archive_or_checkpoint_is_refused(archive: Path, tmp_path: Pat
 
 
 def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpoint: str) -> None:
-    with pytest.raises(RuntimeError, match="don't fit into the cluster's"):
+    with pytest.raises(RuntimeError, match="don't fit into the cluster"):
         _denoised(archive, tmp_path / "output", checkpoint, gpu=False, actors=500)
 
 

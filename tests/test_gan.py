@@ -64,7 +64,7 @@ def test_a_restored_pair_of_networks_goes_on_as_if_nothing_had_been(tmp_path: Pa
     gan = _gan()
     for step in range(3):
         gan.step(*_patches(step))
-    gan.learn_at(1e-3)
+    gan.learn_at(0.5)
     gan.save(tmp_path)
     expected = [gan.step(*_patches(step)).numpy() for step in (7, 8, 9)]
     other = _gan(seed=99)

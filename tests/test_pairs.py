@@ -72,6 +72,21 @@ def test_a_sidd_image_without_its_counterpart_is_named(tmp_path: Path) -> None:
         pairs.found(str(tmp_path))
 
 
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    url = _two_folders(tmp_path, ["a.png"])
+    _image(tmp_path / "noisy/a.jpg")
+    with pytest.raises(BadPairs, match="have the same name"):
+        pairs.found(url)
+
+
+def test_two_layouts_at_once_are_refused(tmp_path: Path) -> None:
+    url = _two_folders(tmp_path, ["a.png"])
+    for part in ("NOISY_SRGB_010", "GT_SRGB_010"):
+        _image(tmp_path / f"0001_001_X/{part}.PNG")
+    with pytest.raises(BadPairs, match="SIDD's layout and in noisy/ and clean/"):
+        pairs.found(url)
+
+
 def test_a_folder_without_pairs_is_refused_with_the_layouts(tmp_path: Path) -> None:
     _image(tmp_path / "a.png")
     with pytest.raises(BadPairs, match="two folders noisy/ and clean/"):

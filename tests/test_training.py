@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import os
@@ -78,8 +79,7 @@ def test_two_workers_with_half_a_batch_each_learn_what_one_would(
     _trained(tmp_path / "two", SETTINGS, workers=2)
     alone, together = _weights(one_epoch), _weights(tmp_path / "two")
     trained = [name for name in alone if "generator.weights.h5" in name]
-    untrained = np.concatenate([np.ravel(alone[name]) for name in trained])
-    assert np.abs(untrained).max() > 0
+    assert max(np.abs(alone[name]).max() for name in trained if "/noise/" in name) > 1e-4  # 0 first
     assert _furthest(alone, together) < 1e-4
 
 
@@ -166,12 +166,15 @@ def test_a_worker_killed_in_the_middle_costs_no_finished_epoch(tmp_path: Path) -
 
 
 def _training_workers() -> list[int]:
+    """The training workers of this process's own Ray: children of its child, the raylet."""
+
+    def parent(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if words.startswith(b"ray::RayTrainWorker"):
-            found.append(int(path.parent.name))
+        pid = int(path.parent.name)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if path.read_bytes().startswith(b"ray::RayTrainWorker"):
+                found += [pid] if parent(parent(pid)) == os.getpid() else []
     return sorted(found)
