@@ -101,7 +101,7 @@ class Worker:
         self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
         if self.strategy.num_replicas_in_sync != workers:
             raise RuntimeError(
-                f"{workers} workers see {self.strategy.num_replicas_in_sync} devices together: each "
+                f"{workers} workers see {self.strategy.num_replicas_in_sync} devices: each "
                 "must see one; train with --gpu, or with CUDA_VISIBLE_DEVICES set to nothing"
             )
         self.gan = Gan(job.settings, self.strategy)

@@ -54,16 +54,16 @@ def test_a_passing_fault_costs_another_request_and_no_more(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("call", "fault"), [(read, "503"), (write, "503"), (read, "cut")])
-def test_a_lasting_fault_ends_after_five_requests(
+def test_a_lasting_fault_ends_after_eight_requests(
     s3: S3Server, proxy: FaultyProxy, call: Callable[[str], Any], fault: str
 ) -> None:
     folder = s3.bucket_url()
     storage.write(f"{folder}/a.jpg", b"1" * 1000)
     proxy.seen.clear()
     proxy.faults[:] = [fault] * 100
-    with pytest.raises(ConnectionError, match=r"tried 5 times") as caught:
+    with pytest.raises(ConnectionError, match=r"tried 8 times") as caught:
         call(folder)
-    assert len(proxy.seen) == 5
+    assert len(proxy.seen) == 8
     assert faults.failure_class(caught.value) == "transient_io"
 
 
@@ -83,7 +83,7 @@ def test_a_server_that_is_not_there_is_transient(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(ConnectionError, match=r"endpoint.*tried 5"):
+    with pytest.raises(ConnectionError, match=r"endpoint.*tried 8"):
         storage.read("s3://bucket/a.jpg")
 
 

@@ -103,8 +103,9 @@ def test_without_a_complete_manifest_there_is_none(tmp_path: Path) -> None:
 def test_a_missing_archive_leaves_the_manifest_as_it_was(tmp_path: Path) -> None:
     fill(f"{tmp_path}/archive", ("a.jpg",))
     manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
-    with pytest.raises(FileNotFoundError, match="elsewhere"):
-        manifest.write(f"{tmp_path}/elsewhere", f"{tmp_path}/output")
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="archive"):
+        manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
     assert len(manifest.read(f"{tmp_path}/output")) == 1
 
 
