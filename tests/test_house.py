@@ -1,6 +1,7 @@
 """The house keeps its shape: one-way imports, nothing on import, files of one subject."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,11 @@ def test_the_lock_holds_versions_and_no_address() -> None:
     assert all("==" in line and "://" not in line for line in lines)
     pinned = {line.split("==")[0].lower() for line in lines}
     assert {"ray", "tensorflow", "keras", "pyarrow", "s3fs", "pillow", "typer"} <= pinned
+
+
+def test_the_readme_is_finished_and_its_pictures_are_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "@@" not in readme
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", readme)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
