@@ -68,26 +68,27 @@ def _muffled() -> Iterator[None]:
     Native parts of TensorFlow and Ray write there what no setting of theirs turns off: six lines
     for an import, an "error" for every pool of actors.
     """
+    os.makedirs(FOLDER, exist_ok=True)
+    path = os.path.join(FOLDER, f"stderr-{os.getpid()}.log")  # stays if this process is aborted
     sys.stderr.flush()
-    kept, real = tempfile.TemporaryFile(), os.dup(2)  # noqa: SIM115 - closed below
-    os.dup2(kept.fileno(), 2)
-    broken = False
+    real, kept = os.dup(2), os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(kept, 2)
+    broken = True
     try:
         yield
+        broken = False
     except (ValueError, FileNotFoundError):  # what is refused says itself why
-        raise
-    except BaseException:
-        broken = True
+        broken = False
         raise
     finally:
         sys.stderr.flush()
         os.dup2(real, 2)
         os.close(real)
+        os.close(kept)
         if broken:
-            kept.seek(0)
-            lines = kept.read().decode(errors="replace").splitlines()[-LINES_SHOWN:]
-            sys.stderr.write("".join(f"{line}\n" for line in lines))
-        kept.close()
+            with open(path, errors="replace") as file:
+                sys.stderr.writelines(file.readlines()[-LINES_SHOWN:])
+        os.unlink(path)
 
 
 def quieten() -> None:

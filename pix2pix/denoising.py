@@ -64,7 +64,7 @@ def denoised(
 
     Args:
         archive_url: The folder of images; never written to.
-        output_url: The folder to fill (see docs; images/, status/, manifest/, summary.json).
+        output_url: The folder to fill (images/, status/, manifest/, summary.json).
         checkpoint_url: See `checkpoints.resolved`.
         reference_url: A folder of clean images under the same relative paths: PSNR and SSIM against
             them go into the rows.
@@ -95,45 +95,34 @@ def denoised(
     listed = manifest.read(output_url)
     rows = _rows_of(listed, status.current(output_url))
     todo = status.pending(listed, rows, retry_failed)
-    done_before = counts.images - len(todo)
-    show(
-        f"{counts.images} images, {counts.bytes / 1e6:.1f} MB; {done_before} done before, "
-        f"{len(todo)} to do; {counts.left_out} other files left out"
-    )
-    others = sum(
-        (row["checkpoint_sha256"], row["strength"]) != (sha256, strength)
-        for row in rows.select(["checkpoint_sha256", "strength"]).to_pylist()
-    )
-    if others:
-        show(
-            f"{others} were done with another checkpoint or strength and stay as they are; to do "
-            "them again give another OUTPUT"
-        )
-    begun = time.monotonic()
-    megapixels = 0.0
+    _announce(counts, rows, len(todo), sha256, strength, show)
+    begun, megapixels = time.monotonic(), 0.0
     if len(todo):
         size, reserved = pool(actors, gpu)
-        stages = _pipeline(
-            todo, output_url, size, reserved, gpu,
-            {"checkpoint_url": checkpoint_url, "sha256": sha256, "strength": strength,
-             "precision": precision, "gpu": gpu,
-             "threads": max(1, int(sum(cluster.cpus_of_nodes()) / size))}, reference_url,
-        )  # fmt: skip
-        megapixels = _watched(stages, len(todo), show)
+        told = {
+            "checkpoint_url": checkpoint_url,
+            "sha256": sha256,
+            "strength": strength,
+            "precision": precision,
+            "gpu": gpu,
+            "threads": max(1, int(sum(cluster.cpus_of_nodes()) / size)),
+        }
+        finished = _pipeline(todo, output_url, size, reserved, gpu, told, reference_url)
+        megapixels = _watched(finished, len(todo), show)
     status.compact(output_url)
     seconds = time.monotonic() - begun
     rows = _rows_of(listed, status.current(output_url))
     if len(rows) != counts.images:
         raise RuntimeError(
             f"{counts.images - len(rows)} of {counts.images} images have no status row: the job "
-            "isn't whole; run the same command again"
+            "isn't whole; run the same command again, with an OUTPUT that all nodes share"
         )
     states = Counter(rows["status"].to_pylist())
     summary = Denoised(
         output_url=storage.absolute(output_url),
         images=counts.images,
         left_out=counts.left_out,
-        done_before=done_before,
+        done_before=counts.images - len(todo),
         by_status=dict(states),
         by_checkpoint=dict(Counter(rows["checkpoint_sha256"].to_pylist())),
         by_failure_class=dict(Counter(filter(None, rows["failure_class"].to_pylist()))),
@@ -144,10 +133,30 @@ def denoised(
         checkpoint_url=checkpoint_url,
         checkpoint_sha256=sha256,
         over_budget=states["failed"] > acceptable(counts.images),
-    )  # fmt: skip
+    )
     text = json.dumps(asdict(summary), indent=1) + "\n"
     storage.write(storage.join(output_url, SUMMARY), text.encode())
     return summary
+
+
+def _announce(
+    counts: manifest.Counts, rows: pa.Table, todo: int, sha256: str, strength: float,
+    show: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Says what there is to do, and what will stay although it was done in another way."""
+    show(
+        f"{counts.images} images, {counts.bytes / 1e6:.1f} MB; {counts.images - todo} done before, "
+        f"{todo} to do; {counts.left_out} other files left out"
+    )
+    others = sum(
+        (row["checkpoint_sha256"], row["strength"]) != (sha256, strength)
+        for row in rows.select(["checkpoint_sha256", "strength"]).to_pylist()
+    )
+    if others:
+        show(
+            f"{others} were done with another checkpoint or strength and stay as they are; to do "
+            "them again give another OUTPUT"
+        )
 
 
 def _means(rows: pa.Table) -> dict[str, float | None]:
