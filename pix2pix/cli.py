@@ -31,6 +31,7 @@ Verbose = Annotated[
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes cut long names of options off at 80 columns
     help="Trains a photo denoiser on pairs and maps it over archives of photographs.",
 )  # fmt: skip
 
@@ -45,7 +46,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             default=list(item.default) if isinstance(item.default, tuple) else item.default,
             annotation=Annotated[
                 list[str] if isinstance(item.default, tuple) else item.type,
-                typer.Option(help=item.metadata["help"], rich_help_panel="Settings"),
+                typer.Option(help=item.metadata["help"]),
             ],
         )
         for item in dataclasses.fields(Settings)
@@ -183,7 +184,9 @@ def evaluate(
 
 def alone(command: Callable[..., None]) -> None:
     """Runs one command as a program of its own, with the arguments of this process."""
-    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    program = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
     program.command()(command)
     program()
 
