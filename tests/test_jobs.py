@@ -27,21 +27,22 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
     """Submits a job to a cluster of its own, as a user would."""
     home = tmp_path_factory.mktemp("home")
     environment = {
-        **os.environ,
+        # without what a Ray in this process has set for itself
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),  # so that no token of the developer's turns authentication on
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"),  # short: the paths of its sockets are long
     }
-    environment.pop("RAY_ADDRESS", None)
-    gcs, dashboard = (_free_port() for _ in range(2))
+    gcs, dashboard, agent, client = (_free_port() for _ in range(4))
     log = home / "ray.log"
     with log.open("wb") as output:
         head = subprocess.Popen(
             [RAY, "start", "--head", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1",
              f"--port={gcs}", f"--dashboard-port={dashboard}", "--min-worker-port=0",
-             "--max-worker-port=0"],
+             "--max-worker-port=0", f"--ray-client-server-port={client}",
+             f"--dashboard-agent-listen-port={agent}"],  # else another Ray's agent is in the way
             env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
