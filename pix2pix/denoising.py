@@ -117,26 +117,33 @@ def denoised(
             f"{counts.images - len(rows)} of {counts.images} images have no status row: the job "
             "isn't whole; run the same command again, with an OUTPUT that all nodes share"
         )
-    states = Counter(rows["status"].to_pylist())
+    failed = rows["status"].to_pylist().count("failed")
     summary = Denoised(
         output_url=storage.absolute(output_url),
         images=counts.images,
         left_out=counts.left_out,
         done_before=counts.images - len(todo),
-        by_status=dict(states),
-        by_checkpoint=dict(Counter(rows["checkpoint_sha256"].to_pylist())),
-        by_failure_class=dict(Counter(filter(None, rows["failure_class"].to_pylist()))),
         seconds=round(seconds, 3),
         images_per_second=round(len(todo) / seconds, 3),
         megapixels_per_second=round(megapixels / seconds, 3),
-        means=_means(rows),
         checkpoint_url=checkpoint_url,
         checkpoint_sha256=sha256,
-        over_budget=states["failed"] > acceptable(counts.images),
+        over_budget=failed > acceptable(counts.images),
+        **_tallies(rows),
     )
     text = json.dumps(asdict(summary), indent=1) + "\n"
     storage.write(storage.join(output_url, SUMMARY), text.encode())
     return summary
+
+
+def _tallies(rows: pa.Table) -> dict[str, Any]:
+    """What the rows of the archive's images say together."""
+    return {
+        "by_status": dict(Counter(rows["status"].to_pylist())),
+        "by_checkpoint": dict(Counter(rows["checkpoint_sha256"].to_pylist())),
+        "by_failure_class": dict(Counter(filter(None, rows["failure_class"].to_pylist()))),
+        "means": _means(rows),
+    }
 
 
 def _announce(
