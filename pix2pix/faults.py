@@ -20,6 +20,7 @@ _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 52
 _TRANSIENT_CODES = {  # those that may come with another status, mostly 400
     *("SlowDown", "RequestTimeout", "InternalError", "OperationAborted", "IncompleteBody"),
     *("BadDigest", "XAmzContentSHA256Mismatch", "Throttling", "ThrottlingException"),
+    "ConditionalRequestConflict",
 }
 _TRANSIENT_ERRNOS = {
     *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.EREMOTEIO),

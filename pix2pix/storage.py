@@ -6,25 +6,28 @@ file of that very name. S3 endpoint and credentials come from the usual AWS vari
 """
 
 import errno
+import io
+import itertools
 import os
 import re
 import shutil
-import stat
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pix2pix import faults
+from pix2pix import fanout, faults, local
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60  # of silence, not of a whole transfer; s3fs's 15 cut off slow stores
 CONNECTIONS = 64  # of one process to one store; botocore's 10 would make more threads queue
 KEYS_PER_PAGE = 1000  # the most that S3 gives
+LISTINGS_AT_ONCE = 16
+PAGES_TO_SPLIT = 10  # of names at one level; where there are more, listing each would cost too much
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SCHEMES = {"local": "file", "s3a": "s3"}  # other names of the same place
@@ -43,7 +46,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a listing; `uri` is `relative_path` under the absolute URL that was listed."""
+    """One file of a listing; `uri` is `relative_path` under the absolute URL that was listed.
+
+    The etag is the store's, unquoted; locally it is made of mtime and size, and of all that is
+    known of the file where the store has none.
+    """
 
     uri: str
     relative_path: str
@@ -124,9 +131,74 @@ def write(url: str, data: bytes) -> None:
     """
     place = absolute(url)
     if place.startswith("file:"):
-        _answer("write", place, lambda _, path: _write_local(path, data))
+        _answer("write", place, lambda _, path: local.write(path, data))
     else:
         _answer("write", place, lambda store, path: store.pipe_file(path, data))
+
+
+def create(url: str, data: bytes) -> bool:
+    """Whether this call made the file at `url`, with `data`; False if there was one already.
+
+    Of many callers one wins; the file is complete or not visible, as with `write`. Locally by a
+    hard link, in S3 by a conditional PUT. Stores that know neither have less: fsspec's ``create``
+    mode, or a local file that is visible before it is complete.
+
+    Args:
+        url: where.
+        data: must differ from what others put there. A PUT whose answer got lost is sent again
+            (also by aiohttp, unseen) and refused because of itself: what is there says whose it is.
+
+    Raises:
+        OSError: see `faults.failure_class`; a transient one only after `faults.ATTEMPTS` attempts.
+    """
+    place = absolute(url)
+    if place.startswith("file:"):
+        return _answer("create", place, lambda _, path: local.create(path, data))
+
+    def made(store: Any, path: str) -> bool:  # noqa: ANN401 - fsspec has no types
+        try:
+            store.pipe_file(path, data, mode="create")
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and _http_status(error) != 412:
+                raise
+        else:
+            return True
+        with suppress(FileNotFoundError):  # removed since
+            return store.cat_file(path) == data
+        return False
+
+    return _answer("create", place, made)
+
+
+def entry(url: str) -> Entry:
+    """The file at `url` as `files` would list it, but for `relative_path`, which is its last name.
+
+    Raises:
+        OSError: see `faults.failure_class`; IsADirectoryError for a folder.
+    """
+    place = absolute(url)
+    abouts = {"file": _local_about, "s3": _s3_about}
+    about = abouts.get(place.partition("://")[0], _other_about)
+    size_bytes, etag = _answer("look at", place, about)
+    return Entry(place, place.rpartition("/")[2], size_bytes, etag)
+
+
+def opened(url: str, size_bytes: int | None = None) -> io.RawIOBase:
+    """The file at `url` to seek and read in, by ranges: for who needs parts of a large one.
+
+    Every read of a remote file is a request of its own, tried again like `read`.
+
+    Args:
+        url: which.
+        size_bytes: its size, where that is known: saves a request.
+
+    Raises:
+        OSError: see `faults.failure_class`; reading raises the same.
+    """
+    place = absolute(url)
+    if place.startswith("file:"):
+        return _answer("read", place, lambda _, path: open(path, "rb", buffering=0))
+    return _Ranges(place, entry(place).size_bytes if size_bytes is None else size_bytes)
 
 
 def exists(url: str) -> bool:
@@ -191,9 +263,10 @@ def copy(source_url: str, target_url: str) -> int:
 def files(url: str) -> Iterator[Entry]:
     """Every file below the folder `url`, streamed, in no particular order.
 
-    The etag is the store's, unquoted; locally it is made of mtime and size, and of all that is
-    known of the file where the store has none. Local links are followed, except to a folder above
-    them; one that leads nowhere is listed. Keys that end in ``/`` are placeholders, not files.
+    Local links are followed, except to a folder above them; one that leads nowhere is listed. Keys
+    that end in ``/`` are placeholders, not files. S3 is listed by several threads, which end with
+    the iterator: more than a page is split by the names up to the next ``/``, as long as these are
+    at most `PAGES_TO_SPLIT` pages.
 
     Raises:
         FileNotFoundError: no such folder or bucket; in an object store a folder without keys does
@@ -246,72 +319,79 @@ def _answer(verb: str, place: str, call: Callable[[Any, str], T]) -> T:
     return faults.retried(verb, place, lambda: call(store, path))
 
 
-def _write_local(path: str, data: bytes) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:  # not tempfile's, which only their owner may read
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+def _http_status(error: OSError) -> int | None:
+    response = getattr(error.__cause__, "response", None)
+    return response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(response, dict) else None
 
 
 def _local_files(root: str) -> Iterator[Entry]:
-    waiting: list[tuple[str, tuple]] = [("", ())]
     try:
-        while waiting:
-            folder, above = waiting.pop()
-            path = os.path.join(_path(root), folder)
-            here = (os.stat(path).st_dev, os.stat(path).st_ino)
-            if here in above:
-                continue  # a link to a folder above: its files are listed already
-            with os.scandir(path) as items:
-                for item in items:
-                    name = os.path.join(folder, item.name)
-                    about = _about(item)
-                    if about and stat.S_ISDIR(about.st_mode):
-                        waiting.append((name, (*above, here)))
-                    elif about and stat.S_IFMT(about.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
-                        etag = f"{about.st_mtime_ns:x}-{about.st_size:x}"
-                        relative_path = name.translate(_TO_URL)
-                        yield Entry(_below(root, relative_path), relative_path, about.st_size, etag)
+        for name, size_bytes, etag in local.files(_path(root)):
+            relative_path = name.translate(_TO_URL)
+            yield Entry(_below(root, relative_path), relative_path, size_bytes, etag)
     except OSError as error:
         faults.raise_plain("list", root, error, attempts=1)
 
 
-def _about(item: "os.DirEntry[str]") -> os.stat_result | None:
-    try:
-        return item.stat()
-    except OSError:  # a link that leads nowhere is listed, so that it gets its row
-        with suppress(FileNotFoundError):  # removed just now
-            return item.stat(follow_symlinks=False)
-    return None
+def _local_about(_: Any, path: str) -> tuple[int, str]:  # noqa: ANN401 - fsspec has no types
+    return local.about(path)
 
 
 def _s3_files(root: str) -> Iterator[Entry]:
-    # Page by page and without delimiter: s3fs's find and ls hold a whole archive, a whole folder.
     bucket, key, _ = _filesystem(root).split_path(root)
     prefix = f"{key}/" if key else ""
-    query = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE}
-    known, more = not prefix, True
-    while more:
-        page = _answer("list", root, lambda store, _: store.call_s3("list_objects_v2", **query))
-        for item in page.get("Contents", ()):
+    known = not prefix
+    for items in _s3_items(root, bucket, prefix):
+        for item in items:
             known = True
             relative_path = item["Key"][len(prefix) :]
             if not item["Key"].endswith("/"):
                 etag = item["ETag"].strip('"')
                 yield Entry(_below(root, relative_path), relative_path, item["Size"], etag)
-        more = page.get("IsTruncated", False)
-        query["ContinuationToken"] = page.get("NextContinuationToken")
     if not known:
         text = f"cannot list {root}: no key begins with {prefix!r}; is it the right folder?"
         raise FileNotFoundError(errno.ENOENT, text)
+
+
+def _s3_items(root: str, bucket: str, prefix: str) -> Iterator[list[dict]]:
+    """Keys under a prefix, page by page: s3fs's find holds a whole archive, its ls a folder."""
+
+    def pages(prefix: str, delimiter: str = "") -> Iterator[dict]:
+        query = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": KEYS_PER_PAGE}
+        query |= {"Delimiter": delimiter} if delimiter else {}
+        more = True
+        while more:
+            page = _answer("list", root, lambda store, _: store.call_s3("list_objects_v2", **query))
+            yield page
+            more = page.get("IsTruncated", False)
+            query["ContinuationToken"] = page.get("NextContinuationToken")
+
+    def listed(prefix: str, few: bool) -> Iterator[tuple[list[dict], list[str]]]:
+        flat = pages(prefix)
+        first = next(flat)
+        split: list[dict] = []
+        if few and first.get("IsTruncated"):
+            split = list(itertools.islice(pages(prefix, "/"), PAGES_TO_SPLIT + 1))
+        if 1 <= len(split) <= PAGES_TO_SPLIT:
+            for page in split:
+                further = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
+                yield page.get("Contents", []), further
+        else:
+            for page in itertools.chain([first], flat):
+                yield page.get("Contents", []), []
+
+    prefixes: list[str] = []
+    for items, further in listed(prefix, few=True):  # most folders are one page: no thread for them
+        yield items
+        prefixes += further
+    if prefixes:
+        yield from fanout.streamed(prefixes, listed, LISTINGS_AT_ONCE)
+
+
+def _s3_about(store: Any, path: str) -> tuple[int, str]:  # noqa: ANN401 - fsspec has no types
+    bucket, key, _ = store.split_path(path)
+    head = store.call_s3("head_object", Bucket=bucket, Key=key)
+    return head["ContentLength"], head["ETag"].strip('"')
 
 
 def _other_files(root: str) -> Iterator[Entry]:
@@ -321,8 +401,60 @@ def _other_files(root: str) -> Iterator[Entry]:
         for _, _, found in store.walk(root, detail=True, on_error="raise"):
             for info in found.values():
                 relative_path = info["name"][start:].lstrip("/")
-                about = repr(sorted(info.items())).encode()
-                etag = info.get("ETag", "").strip('"') or blake2b(about, digest_size=16).hexdigest()
-                yield Entry(_below(root, relative_path), relative_path, info["size"], etag)
+                yield Entry(_below(root, relative_path), relative_path, *_other_state(info))
     except OSError as error:
         faults.raise_plain("list", root, error, attempts=1)
+
+
+def _other_state(info: dict) -> tuple[int, str]:
+    plain = {  # fsspec's memory gives a number in a listing and a datetime for one file
+        name: value.timestamp() if isinstance(value, datetime) else value
+        for name, value in info.items()
+    }
+    about = repr(sorted(plain.items())).encode()
+    etag = (info.get("ETag") or "").strip('"') or blake2b(about, digest_size=16).hexdigest()
+    return info["size"], etag
+
+
+def _other_about(store: Any, path: str) -> tuple[int, str]:  # noqa: ANN401 - fsspec has no types
+    info = store.info(path)
+    if info["type"] != "file":
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    return _other_state(info)
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file as Python's own kind of file; one thread at a time."""
+
+    def __init__(self, place: str, size_bytes: int) -> None:
+        self.place, self.size_bytes, self.position = place, size_bytes, 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position, in bytes."""
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position, in bytes."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size_bytes}[whence]
+        self.position = max(start + offset, 0)
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer has no type in 3.11
+        """How many bytes were read into the buffer; 0 at the end of the file."""
+        start, end = self.position, min(self.position + len(buffer), self.size_bytes)
+        if start >= end:
+            return 0
+        data = _answer(
+            "read", self.place, lambda store, path: store.cat_file(path, start=start, end=end)
+        )
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)

@@ -1,11 +1,14 @@
 """Claims about pix2pix.storage, on local disk, in memory and on a real S3 server."""
 
+import errno
 import multiprocessing
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -285,3 +288,171 @@ def test_a_forked_process_opens_its_own_connections(s3: S3Server) -> None:
             print(pool.apply(storage.read, [{url!r}]))"""
     answer = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
     assert answer == "b'1'\n"
+
+
+@pytest.fixture(scope="module")
+def tree(s3: S3Server) -> tuple[str, set[str]]:
+    """A folder in S3 and what is in it, at many depths."""
+    folder = f"{s3.bucket_url()}/tree"
+    names = {f"{a}/{b}/{c}.jpg" for a in "xyz" for b in "pqr" for c in range(4)}
+    names |= {f"{i}.jpg" for i in range(3)} | {"x/1.jpg", "deep/er/and/deep/er/1.jpg", "x y/ü.jpg"}
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda name: storage.write(storage.join(folder, name), b"1"), names))
+    storage.write(f"{folder}-other/x/1.jpg", b"1")
+    return folder, names
+
+
+@pytest.mark.parametrize(("keys", "pages"), [(1, 50), (1, 2), (3, 1), (3, 10), (5, 3), (1000, 10)])
+def test_s3_is_listed_whole_and_once_however_it_is_split(
+    tree: tuple[str, set[str]], monkeypatch: pytest.MonkeyPatch, keys: int, pages: int
+) -> None:
+    monkeypatch.setattr(storage, "KEYS_PER_PAGE", keys)
+    monkeypatch.setattr(storage, "PAGES_TO_SPLIT", pages)
+    folder, names = tree
+    assert sorted(names) == sorted(entry.relative_path for entry in storage.files(folder))
+
+
+def test_several_listings_of_s3_are_under_way_at_once(
+    tree: tuple[str, set[str]], proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 3)
+    folder, names = tree
+    assert len(list(storage.files(folder))) == len(names)
+    prefixes = {re.sub(r".*prefix=([^&]*).*", r"\1", each) for each in proxy.seen}
+    assert {"tree%2Fx%2F", "tree%2Fx%2Fp%2F", "tree%2Fdeep%2F"} <= prefixes
+
+
+def test_a_small_folder_costs_one_request(s3: S3Server, proxy: FaultyProxy) -> None:
+    folder = s3.bucket_url()
+    for name in ("a.jpg", "b/c.jpg", "b/d/e.jpg"):
+        storage.write(f"{folder}/{name}", b"1")
+    proxy.seen.clear()
+    assert len(list(storage.files(folder))) == 3
+    assert len(proxy.seen) == 1
+
+
+@pytest.mark.parametrize("left", [0, 2, 5, 9])
+def test_a_listing_that_breaks_off_says_so(
+    tree: tuple[str, set[str]], proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setattr(faults, "ATTEMPTS", 1)
+    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 3)
+    proxy.left = left
+    with pytest.raises(ConnectionError, match="tree"):
+        list(storage.files(tree[0]))
+
+
+def test_an_abandoned_listing_ends_its_threads(
+    tree: tuple[str, set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 1)
+    before = set(threading.enumerate())  # of earlier tests, some may wait for a proxy that is gone
+    listing = storage.files(tree[0])
+    for _ in range(4):
+        next(listing)
+    begun = set(threading.enumerate()) - before
+    assert any(each.name.startswith("fanout") for each in begun)
+    listing.close()
+    for each in begun:
+        each.join(10)
+    assert not any(each.is_alive() for each in begun)
+
+
+def test_one_file_is_described_as_its_listing_does(folder: str) -> None:
+    for name in ODD_NAMES:
+        storage.write(storage.join(folder, name), name.encode())
+    for listed in storage.files(folder):
+        found = storage.entry(listed.uri)
+        assert (listed.uri, listed.size_bytes, listed.etag) == (
+            found.uri, found.size_bytes, found.etag,
+        )  # fmt: skip
+        assert found.relative_path == listed.relative_path.rpartition("/")[2]
+
+
+def test_one_file_that_is_none_is_refused(folder: str) -> None:
+    storage.write(storage.join(folder, "a/b.jpg"), b"1")
+    with pytest.raises(FileNotFoundError, match=r"cannot look at .*nowhere"):
+        storage.entry(storage.join(folder, "nowhere"))
+    with pytest.raises((IsADirectoryError, FileNotFoundError)):
+        storage.entry(storage.join(folder, "a"))
+
+
+def test_a_local_link_that_leads_nowhere_is_described_too(tmp_path: Path) -> None:
+    (tmp_path / "lost.jpg").symlink_to("/nowhere")
+    (listed,) = storage.files(str(tmp_path))
+    assert storage.entry(f"{tmp_path}/lost.jpg") == listed
+
+
+def test_a_file_is_read_by_ranges_as_a_whole_one_is(folder: str) -> None:
+    data = random.Random(1).randbytes(100_000)
+    url = storage.join(folder, "a.bin")
+    storage.write(url, data)
+    with storage.opened(url) as file:
+        assert file.read(10) == data[:10]
+        assert file.seek(-5, os.SEEK_END) == len(data) - 5
+        assert file.read() == data[-5:]
+        assert file.read() == b""
+        assert file.seek(50_000) == file.tell()
+        file.seek(10, os.SEEK_CUR)
+        assert file.read(20_000) == data[50_010:70_010]
+
+
+def test_reading_a_range_takes_no_more_than_that_and_is_tried_again(
+    s3: S3Server, proxy: FaultyProxy
+) -> None:
+    url = f"{s3.bucket_url()}/a.bin"
+    storage.write(url, bytes(range(200)))
+    proxy.seen.clear()
+    with storage.opened(url, size_bytes=200) as file:
+        file.seek(100)
+        proxy.faults[:] = ["503", "cut"]
+        assert file.read(10) == bytes(range(100, 110))
+    assert len(proxy.seen) == 3
+
+
+def test_a_file_is_created_once(folder: str) -> None:
+    url = storage.join(folder, "d", "a")
+    assert storage.create(url, b"first")
+    assert not storage.create(url, b"second")
+    assert storage.read(url) == b"first"
+    storage.remove(url)
+    assert storage.create(url, b"third")
+
+
+def test_of_many_creators_one_wins(tmp_path: Path) -> None:
+    for number in range(20):
+        url = f"{tmp_path}/{number}"
+        with ThreadPoolExecutor(16) as threads:
+            made = list(threads.map(lambda i, url=url: storage.create(url, b"%d" % i), range(16)))
+        assert made.count(True) == 1
+        assert storage.read(url) == b"%d" % made.index(True)
+    assert len(list(tmp_path.iterdir())) == 20
+
+
+@pytest.mark.parametrize("fault", ["lost", "reset", "503"])
+def test_a_created_file_is_known_again_when_the_answer_was_lost(
+    s3: S3Server, proxy: FaultyProxy, fault: str
+) -> None:
+    url = f"{s3.bucket_url()}/a"
+    proxy.faults[:] = [fault]
+    assert storage.create(url, b"mine")
+    proxy.faults[:] = [fault]
+    assert not storage.create(url, b"other")
+    assert storage.read(url) == b"mine"
+
+
+@pytest.mark.parametrize("number", ["EPERM", "EACCES"])
+def test_where_there_are_no_hard_links_files_are_created_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    def refused(*_: str) -> None:
+        raise OSError(getattr(errno, number), "no links")
+
+    monkeypatch.setattr(os, "link", refused)
+    if number == "EACCES":
+        with pytest.raises(PermissionError):
+            storage.create(f"{tmp_path}/a", b"1")
+    else:
+        assert storage.create(f"{tmp_path}/a", b"1")
+        assert not storage.create(f"{tmp_path}/a", b"2")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"1"] * (number == "EPERM")

@@ -1,0 +1,120 @@
+"""Files on this machine's disks: written whole, made once, listed; for `storage` alone.
+
+Paths are Python's, errors the operating system's.
+"""
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # of such filesystems
+
+
+def write(path: str, data: bytes) -> None:
+    """Puts `data` at `path`, over what is there: complete, or not visible.
+
+    Raises:
+        OSError: it could not be written; what was there stays.
+    """
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    with _temporary(folder, data) as temporary:
+        os.replace(temporary, path)
+
+
+def create(path: str, data: bytes) -> bool:
+    """Whether this call made the file: complete, or not visible, unless there are no hard links.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    with _temporary(folder, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return os.stat(temporary).st_nlink > 1  # NFS may have done it and lost its answer
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+        else:
+            return True
+    try:
+        _fill(path, data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def files(root: str) -> Iterator[tuple[str, int, str]]:
+    """Relative name, size in bytes and etag of every file below `root`; see `storage.files`.
+
+    Raises:
+        OSError: a folder could not be listed.
+    """
+    waiting: list[tuple[str, tuple]] = [("", ())]
+    while waiting:
+        folder, above = waiting.pop()
+        path = os.path.join(root, folder)
+        here = (os.stat(path).st_dev, os.stat(path).st_ino)
+        if here in above:
+            continue  # a link to a folder above: its files are listed already
+        with os.scandir(path) as items:
+            for item in items:
+                name = os.path.join(folder, item.name)
+                about = _about(item)
+                if about and stat.S_ISDIR(about.st_mode):
+                    waiting.append((name, (*above, here)))
+                elif about and stat.S_IFMT(about.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
+                    yield name, *_state(about)
+
+
+def about(path: str) -> tuple[int, str]:
+    """Size in bytes and etag of one file, as `files` gives them.
+
+    Raises:
+        OSError: it is not there, or a folder (IsADirectoryError).
+    """
+    try:
+        about = os.stat(path)
+    except OSError:
+        about = os.lstat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    return _state(about)
+
+
+def _about(item: "os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return item.stat()
+    except OSError:  # a link that leads nowhere is listed, so that it gets its row
+        with suppress(FileNotFoundError):  # removed just now
+            return item.stat(follow_symlinks=False)
+    return None
+
+
+def _state(about: os.stat_result) -> tuple[int, str]:
+    return about.st_size, f"{about.st_mtime_ns:x}-{about.st_size:x}"
+
+
+@contextmanager
+def _temporary(folder: str, data: bytes) -> Iterator[str]:
+    """The path of a file with `data`, safe on disk; afterwards it is gone, unless it was moved."""
+    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+    try:
+        _fill(temporary, data)
+        yield temporary
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _fill(path: str, data: bytes) -> None:
+    with open(path, "xb") as file:  # not tempfile's, which only their owner may read
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
