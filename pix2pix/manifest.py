@@ -1,26 +1,38 @@
-"""The manifest of an archive: one row per image, as Parquet parts in the output."""
+"""The manifest of an archive: one row per image, as Parquet parts in the output.
 
+An archive is a folder, or a list of URLs (see `lists`).
+"""
+
+import itertools
 import json
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from uuid import uuid4
 
-import pyarrow
-import pyarrow.parquet
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pix2pix import storage
+from pix2pix import lists, parquet, storage
+from pix2pix.lists import is_list as is_list
 
 ROWS_PER_PART = 100_000  # about 40 MB while a part is gathered
+FIRST_ROWS = 1_000  # of the first part, so that work starts soon; each next one has twice as many
+FIRST_SECONDS, MOST_SECONDS = 5.0, 60.0  # until a part is cut short; doubles likewise
+FILES_AT_ONCE = 1_000
 FOLDER = "manifest"
 INDEX = "index.json"  # names the parts that count
-SCHEMA = pyarrow.schema(
+SCHEMA = pa.schema(
     [
-        pyarrow.field("uri", pyarrow.string(), nullable=False),
-        pyarrow.field("relative_path", pyarrow.string(), nullable=False),
-        pyarrow.field("size_bytes", pyarrow.int64(), nullable=False),
-        pyarrow.field("etag", pyarrow.string(), nullable=False),
-        pyarrow.field("id", pyarrow.binary(16), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("relative_path", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("id", pa.binary(16), nullable=False),
     ]
 )
 # What is taken for an image, by its name alone: far more than can be denoised, since an image that
@@ -34,6 +46,9 @@ _SUFFIXES = (
 )
 SUFFIXES = frozenset(_SUFFIXES.split())
 THUMBNAIL_FOLDERS = frozenset({"@eaDir", ".@__thumb", "__MACOSX"})  # Synology, QNAP, macOS zips
+# The rules of `is_image`, for Python's re and Arrow's RE2 alike.
+_IMAGE = rf"(?i)\.({'|'.join(sorted(SUFFIXES))})$"
+_NOTE = r"(^|/)\._[^/]*$|(^|/)(" + "|".join(map(re.escape, sorted(THUMBNAIL_FOLDERS))) + ")/"
 
 
 @dataclass(frozen=True)
@@ -45,12 +60,17 @@ class Counts:
     left_out: int
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some of an archive's images, with `SCHEMA`, and how many other files came between them."""
+
+    rows: pa.Table
+    left_out: int
+
+
 def is_image(relative_path: str) -> bool:
     """Whether a file counts as an image, by its name; ``._`` files are macOS's notes on others."""
-    *folders, name = relative_path.split("/")
-    if name.startswith("._") or not THUMBNAIL_FOLDERS.isdisjoint(folders):
-        return False
-    return "." in name and name.rpartition(".")[2].lower() in SUFFIXES
+    return bool(_are_images(pa.array([relative_path], pa.string()))[0].as_py())
 
 
 def image_id(uri: str, etag: str) -> bytes:
@@ -59,7 +79,7 @@ def image_id(uri: str, etag: str) -> bytes:
 
 
 def refuse_overlap(archive_url: str, output_url: str) -> None:
-    """Returns only if neither place lies in the other.
+    """Returns only if neither place lies in the other; what a list names is seen to by `listed`.
 
     Raises:
         ValueError: one does. Originals are never written to, and results never denoised again.
@@ -70,7 +90,30 @@ def refuse_overlap(archive_url: str, output_url: str) -> None:
         raise ValueError(f"archive={archive} and output={output} {rule}")
 
 
-def write(archive_url: str, output_url: str) -> Counts:
+def listed(archive_url: str, output_url: str | None = None) -> Iterator[Batch]:
+    """The archive's images, streamed; nothing is written.
+
+    The first batches are small, so that work can start; the last one may have no rows. A list is
+    read as a whole before its first batch comes, to refuse it where needed.
+
+    Args:
+        archive_url: a folder or a list.
+        output_url: the output, if a list that names images inside it is to be refused.
+
+    Raises:
+        ValueError: see `lists.check`.
+        FileNotFoundError: no such archive.
+        OSError: it could not be listed.
+    """
+    if is_list(archive_url):
+        repeated = lists.check(archive_url, output_url)
+        return _grown(_list_batches(archive_url, repeated))
+    return _grown(_folder_batches(archive_url))
+
+
+def write(
+    archive_url: str, output_url: str, finished: Callable[[str], None] = lambda url: None
+) -> Counts:
     """Lists the archive into the output's manifest, in place of an earlier one.
 
     New parts get new names; the index, replaced in one step once all are complete, says which
@@ -78,11 +121,16 @@ def write(archive_url: str, output_url: str) -> Counts:
     it was, and one at any time leaves parts that nobody reads and the next `write` removes. One
     writer at a time.
 
+    Args:
+        archive_url: a folder or a list.
+        output_url: the output.
+        finished: is told the URL of each part as soon as that is complete; see `part`.
+
     Returns:
         Counts, of 0 images where the archive has none.
 
     Raises:
-        ValueError: see `refuse_overlap`; or the output is of another archive.
+        ValueError: see `refuse_overlap` and `lists.check`; or the output is of another archive.
         FileNotFoundError: no such archive.
         OSError: the archive could not be listed, or the output not be written.
     """
@@ -92,24 +140,21 @@ def write(archive_url: str, output_url: str) -> Counts:
     images = bytes_ = left_out = 0
     names: list[str] = []
     writing = uuid4().hex
-    rows: list[tuple] = []
-    for entry in storage.files(archive_url):
-        if not is_image(entry.relative_path):
-            left_out += 1
-            continue
-        images += 1
-        bytes_ += entry.size_bytes
-        name = image_id(entry.uri, entry.etag)
-        rows.append((entry.uri, entry.relative_path, entry.size_bytes, entry.etag, name))
-        if len(rows) == ROWS_PER_PART:
-            names.append(_write_part(folder, writing, len(names), rows))
-            rows = []
-    if rows or not names:  # an empty part spares readers the case of no part
-        names.append(_write_part(folder, writing, len(names), rows))
+    for batch in listed(archive_url, output_url):
+        images += len(batch.rows)
+        bytes_ += pc.sum(batch.rows["size_bytes"], min_count=0).as_py()
+        left_out += batch.left_out
+        if len(batch.rows):
+            names.append(f"part-{writing}-{len(names):06d}.parquet")
+            parquet.write(storage.join(folder, names[-1]), batch.rows)
+            finished(storage.join(folder, names[-1]))
+    if not names:  # an empty part spares readers the case of no part
+        names.append(f"part-{writing}-000000.parquet")
+        parquet.write(storage.join(folder, names[0]), SCHEMA.empty_table())
     counts = Counts(images, bytes_, left_out)
     index = {"archive": archive, "parts": names, **asdict(counts)}
     storage.write(storage.join(folder, INDEX), json.dumps(index).encode())
-    old = [each for each in storage.files(folder) if each.relative_path not in (INDEX, *names)]
+    old = [each for each in storage.files(folder) if each.relative_path not in {INDEX, *names}]
     for entry in old:
         storage.remove(entry.uri)
     return counts
@@ -126,17 +171,23 @@ def _refuse_another(index_url: str, archive: str) -> None:
             )
 
 
-def read(output_url: str) -> pyarrow.Table:
-    """The output's manifest, with `SCHEMA`, in no particular order.
+def read(output_url: str) -> pa.Table:
+    """The output's manifest, with `SCHEMA`, in no particular order; all of it in memory.
 
     Raises:
         FileNotFoundError: none was ever completed.
         OSError: it could not be read.
     """
-    return pyarrow.concat_tables(
-        pyarrow.parquet.read_table(pyarrow.BufferReader(storage.read(url)), schema=SCHEMA)
-        for url in parts(output_url)
-    )
+    return pa.concat_tables(part(url) for url in parts(output_url))
+
+
+def part(part_url: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one part, with `SCHEMA`, or with these columns of it alone.
+
+    Raises:
+        OSError: it could not be read.
+    """
+    return parquet.read(part_url, SCHEMA, columns)
 
 
 def parts(output_url: str) -> Iterator[str]:
@@ -151,12 +202,53 @@ def parts(output_url: str) -> Iterator[str]:
     return (storage.join(folder, name) for name in index["parts"])
 
 
-def _write_part(folder: str, writing: str, number: int, rows: list[tuple]) -> str:
-    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    arrays = [pyarrow.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)]
-    sink = pyarrow.BufferOutputStream()
-    table = pyarrow.Table.from_arrays(arrays, schema=SCHEMA)
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    name = f"part-{writing}-{number:06d}.parquet"
-    storage.write(storage.join(folder, name), sink.getvalue().to_pybytes())
-    return name
+def _are_images(paths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    image, note = (pc.match_substring_regex(paths, rule) for rule in (_IMAGE, _NOTE))
+    return pc.and_not(image, note)
+
+
+def _folder_batches(archive_url: str) -> Iterator[Batch]:
+    listing = storage.files(archive_url)
+    while files := _until(listing, time.monotonic() + FIRST_SECONDS):
+        columns = zip(*((f.uri, f.relative_path, f.size_bytes, f.etag) for f in files), strict=True)
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, lists.SCHEMA, strict=True)]
+        yield _batch(pa.Table.from_arrays(arrays, schema=lists.SCHEMA))
+
+
+def _until(listing: Iterator[storage.Entry], limit_seconds: float) -> list[storage.Entry]:
+    """The next files, `FILES_AT_ONCE` or those that come before a moment; none at the end."""
+    files = []
+    for file in itertools.islice(listing, FILES_AT_ONCE):
+        files.append(file)
+        if time.monotonic() > limit_seconds:
+            break
+    return files
+
+
+def _list_batches(url: str, repeated: NDArray[np.bytes_]) -> Iterator[Batch]:
+    for rows in lists.rows(url, repeated):
+        yield _batch(rows)
+
+
+def _batch(files: pa.Table) -> Batch:
+    rows = lists.completed(files.filter(_are_images(files["relative_path"])))
+    pairs = zip(rows["uri"].to_pylist(), rows["etag"].to_pylist(), strict=True)
+    names = pa.array([image_id(uri, etag) for uri, etag in pairs], pa.binary(16))
+    table = pa.Table.from_arrays([*rows.columns, names], schema=SCHEMA)
+    return Batch(table, len(files) - len(rows))
+
+
+def _grown(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same rows in batches that begin small and grow, or wait for a limited time."""
+    most_rows, most_seconds = min(FIRST_ROWS, ROWS_PER_PART), FIRST_SECONDS
+    rows, left_out = SCHEMA.empty_table(), 0
+    begun = time.monotonic()
+    for batch in batches:
+        rows, left_out = pa.concat_tables([rows, batch.rows]), left_out + batch.left_out
+        while len(rows) >= most_rows or (len(rows) and time.monotonic() - begun > most_seconds):
+            yield Batch(rows.slice(0, most_rows), left_out)
+            rows, left_out = rows.slice(most_rows), 0
+            most_rows = min(2 * most_rows, ROWS_PER_PART)
+            most_seconds = min(2 * most_seconds, MOST_SECONDS)
+            begun = time.monotonic()
+    yield Batch(rows, left_out)

@@ -1,208 +1,221 @@
-"""The status table: what happened to every image of an archive, as Parquet parts in the output."""
+"""What the status table says of an archive: what is done, what is to do, how it went.
 
-from datetime import UTC, datetime
-from numbers import Integral
-from typing import Any
-from uuid import uuid4
+An image is known by its id, 16 bytes; no more than these are held of each, so that tens of millions
+fit. The table itself is `table`'s, its order `compaction`'s; they are reached from here.
+"""
 
-import numpy
-import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
 
-from pix2pix import storage
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
-FOLDER = "status"
-ROWS_PER_PART = 1_000_000  # of a compacted table; about 200 MB of zstd
-FEW_PARTS = 8  # a table with unique rows is compacted only beyond these, apart from full parts
-STATUSES = ("denoised", "skipped_clean", "kept_original", "failed")
-FAILURE_CLASSES = (
-    *("transient_io", "not_found", "forbidden", "undecodable", "unsupported", "too_large"),
-    *("out_of_memory", "crashed"),
-)
-_string, _count, _score = pyarrow.string(), pyarrow.int32(), pyarrow.float64()
-_moment = pyarrow.timestamp("us", tz="UTC")
-SCHEMA = pyarrow.schema(
-    [
-        pyarrow.field("uri", _string, nullable=False),
-        pyarrow.field("relative_path", _string, nullable=False),
-        pyarrow.field("size_bytes", pyarrow.int64(), nullable=False),
-        pyarrow.field("etag", _string, nullable=False),
-        pyarrow.field("id", pyarrow.binary(16), nullable=False),
-        pyarrow.field("status", _string, nullable=False),
-        pyarrow.field("failure_class", _string),
-        pyarrow.field("message", _string),
-        pyarrow.field("attempt", _count, nullable=False),
-        pyarrow.field("output_uri", _string),
-        pyarrow.field("output_sha256", _string),
-        pyarrow.field("format", _string),
-        pyarrow.field("width", _count),
-        pyarrow.field("height", _count),
-        pyarrow.field("channels", _count),
-        pyarrow.field("bit_depth", _count),
-        pyarrow.field("noise_sigma_before", _score),
-        pyarrow.field("noise_sigma_after", _score),
-        pyarrow.field("sharpness_before", _score),
-        pyarrow.field("sharpness_after", _score),
-        pyarrow.field("clipped_fraction", _score),
-        pyarrow.field("mean_shift", _score),
-        pyarrow.field("psnr_db", _score),
-        pyarrow.field("ssim", _score),
-        pyarrow.field("checkpoint_sha256", _string),
-        pyarrow.field("strength", _score),
-        pyarrow.field("seconds_fetch", _score),
-        pyarrow.field("seconds_denoise", _score),
-        pyarrow.field("seconds_write", _score),
-        pyarrow.field("node", _string),
-        pyarrow.field("finished_at", _moment, nullable=False),
-        pyarrow.field("schema_version", _count, nullable=False),
-    ]
-)
+from pix2pix import ids, manifest, metrics, storage
+from pix2pix.compaction import compact as compact
+from pix2pix.compaction import merged as merged
+from pix2pix.table import FAILURE_CLASSES as FAILURE_CLASSES
+from pix2pix.table import SCHEMA as SCHEMA
+from pix2pix.table import SCHEMA_VERSION as SCHEMA_VERSION
+from pix2pix.table import STATUSES as STATUSES
+from pix2pix.table import append as append
+from pix2pix.table import current as current
+from pix2pix.table import rows as rows
+
+OF_THE_WEIGHTS = ("denoised", "kept_original")  # what other weights might have done otherwise
+WITH_OUTPUT = ("denoised", "kept_original", "skipped_clean")  # what has a file in the output
+MEASURED = ("noise_sigma_before", "noise_sigma_after", "ssim", "psnr_db")
 
 
-def append(output_url: str, rows: list[dict[str, Any]]) -> str:
-    """The URL of a new part of the table that holds `rows`; complete there, or not visible.
+@dataclass(frozen=True)
+class Done:
+    """Which images need no work, and how often others were tried; plain arrays, cheap to share.
+
+    Attributes:
+        ids: dtype `ids.ID`, sorted: the images that need none.
+        again: dtype `ids.ID`, sorted: those that were tried before and are to be done again.
+        attempts: int32, the last attempt of each of `again`.
+        by_checkpoint: How many of `ids` were done by which weights, by their SHA-256; images that
+            have left the archive count.
+    """
+
+    ids: NDArray[np.bytes_]
+    again: NDArray[np.bytes_]
+    attempts: NDArray[np.int32]
+    by_checkpoint: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """What the current rows of the archive's images say together.
+
+    Attributes:
+        images: How many the manifest holds.
+        without_row: How many of them have no row.
+        left_archive: How many rows are of images that the manifest holds no more.
+        by_status: How many images ended in which status; so with the next two.
+        by_failure_class: See `FAILURE_CLASSES`.
+        by_checkpoint: By the SHA-256 of the weights.
+        means: Of `MEASURED`, None where nothing was; PSNR as `metrics.mean_psnr_db` has it.
+    """
+
+    images: int
+    without_row: int
+    left_archive: int
+    by_status: dict[str, int]
+    by_failure_class: dict[str, int]
+    by_checkpoint: dict[str, int]
+    means: dict[str, float | None]
+
+
+def outputs(images_url: str) -> NDArray[np.uint64]:
+    """Sorted 64-bit hashes of the relative paths below a folder, of this process; none if it isn't.
+
+    Raises:
+        OSError: it could not be listed.
+    """
+    found, listing = bytearray(), storage.files(images_url)
+    try:
+        while paths := [entry.relative_path for entry in itertools.islice(listing, 10_000)]:
+            found += ids.hashes(pa.array(paths, pa.string())).tobytes()
+    except FileNotFoundError:
+        if found:
+            raise
+    return ids.in_order(found, np.dtype(np.uint64))
+
+
+def done(
+    output_url: str,
+    *,
+    retry: frozenset[str] = frozenset(),
+    not_of_checkpoint: str | None = None,
+    present: NDArray[np.uint64] | None = None,
+) -> Done:
+    """What needs no work, by the table as `compact` leaves it.
 
     Args:
         output_url: the output.
-        rows: by column name. What is nullable may be missing, and `schema_version` is set here.
+        retry: classes of failures to do again; all: ``frozenset(FAILURE_CLASSES)``.
+        not_of_checkpoint: SHA-256 of weights: what others denoised is done again, also where they
+            were no better than the original; what was clean enough or failed is not.
+        present: see `outputs`: images whose output is gone are done again. A gone one passes for
+            present with a chance of one in 2^64 for each that is there.
 
     Raises:
-        ValueError: a row breaks the schema; nothing is written.
-        OSError: the part could not be written.
-    """
-    return _write_part(output_url, _table(rows))
-
-
-def current(output_url: str) -> pyarrow.Table:
-    """The newest row of every image: one per relative path, with `SCHEMA`, in order of the paths.
-
-    Newest by `finished_at`, then by `attempt`. An output without a table has no rows.
-
-    Raises:
+        ValueError: `retry` holds an unknown class.
         OSError: the table could not be read.
     """
-    return _newest(_parts_read(_part_urls(output_url)))
+    if unknown := sorted(retry - set(FAILURE_CLASSES)):
+        raise ValueError(f"retry={unknown} must be of {FAILURE_CLASSES}")
+    columns = ["id", "status", "failure_class", "attempt", "checkpoint_sha256"]
+    columns += ["relative_path"] if present is not None else []
+    enough, again, attempts = bytearray(), bytearray(), bytearray()
+    by_checkpoint: Counter[str] = Counter()
+    for part in rows(output_url, columns):
+        redo = _is(part["failure_class"], *retry)
+        if not_of_checkpoint is not None:
+            redo |= _is(part["status"], *OF_THE_WEIGHTS) & ~_is(
+                part["checkpoint_sha256"], not_of_checkpoint
+            )
+        if present is not None:
+            there = ids.contains(present, ids.hashes(part["relative_path"]))
+            redo |= _is(part["status"], *WITH_OUTPUT) & ~there
+        names = ids.of(part["id"])
+        enough += names[~redo].tobytes()
+        again += names[redo].tobytes()
+        attempts += part["attempt"].to_numpy()[redo].tobytes()
+        by_checkpoint.update(_counts(part["checkpoint_sha256"].filter(pa.array(~redo))))
+    tried, last = np.frombuffer(again, ids.ID), np.frombuffer(attempts, np.int32)
+    order = np.argsort(tried)
+    return Done(ids.in_order(enough, ids.ID), tried[order], last[order], dict(by_checkpoint))
 
 
-def pending(
-    manifest: pyarrow.Table, current: pyarrow.Table, retry_failed: bool = False
-) -> pyarrow.Table:
-    """The manifest's rows that are still to be done, with a column `attempt`, counted from 1.
+def pending(manifest_part: pa.Table, done: Done) -> pa.Table:
+    """The rows of a manifest's part that are to be done, with a column `attempt`, counted from 1.
 
-    An image is found by its id, so a changed one counts as new; a failed one is done again only
-    with `retry_failed`, as the attempt after its last.
+    An image is found by its id, so a changed one counts as new.
     """
-    places = pyarrow.compute.index_in(manifest["id"], value_set=current["id"])
-    known = pyarrow.compute.is_valid(places)
-    previous = current.select(["status", "attempt"]).take(places)  # null where not known
-    wanted = pyarrow.compute.invert(known)
-    if retry_failed:
-        failed = pyarrow.compute.equal(previous["status"], "failed")
-        wanted = pyarrow.compute.or_kleene(wanted, failed)
-    before = pyarrow.compute.fill_null(previous["attempt"], 0)
-    attempt = pyarrow.compute.cast(pyarrow.compute.add(before, 1), _count)
-    return manifest.append_column("attempt", attempt).filter(wanted)
+    wanted = ids.of(manifest_part["id"])
+    places, tried = ids.places(done.again, wanted)
+    attempt = np.ones(len(wanted), np.int32)
+    attempt[tried] += done.attempts[places[tried]]
+    table = manifest_part.append_column(
+        pa.field("attempt", pa.int32(), nullable=False), pa.array(attempt)
+    )
+    return table.filter(pa.array(~ids.contains(done.ids, wanted)))
 
 
-def compact(output_url: str) -> None:
-    """Leaves one row per image, in few parts; does nothing where that is so already.
+@dataclass
+class _Sums:
+    """Sums and counts on the way to `Tallies`."""
 
-    The new parts are complete before the first old one is removed, so a crash at any point leaves
-    every row at least once, `current` as it was, and the rest to the next `compact`. Rows that are
-    appended meanwhile stay.
+    by_status: Counter[str] = field(default_factory=Counter)
+    by_failure_class: Counter[str] = field(default_factory=Counter)
+    by_checkpoint: Counter[str] = field(default_factory=Counter)
+    sums: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, part: pa.Table) -> None:
+        """Counts the rows of one part."""
+        self.by_status.update(_counts(part["status"]))
+        self.by_failure_class.update(_counts(part["failure_class"]))
+        self.by_checkpoint.update(_counts(part["checkpoint_sha256"]))
+        for name in MEASURED:
+            values = part[name].drop_null()
+            if name == "psnr_db":
+                values = pc.min_element_wise(values, metrics.PSNR_CAP_DB)
+            self.sums[name] += pc.sum(values, min_count=0).as_py()
+            self.counts[name] += len(values)
+
+    def means(self) -> dict[str, float | None]:
+        """The means of what was measured."""
+        return {
+            name: self.sums[name] / self.counts[name] if self.counts[name] else None
+            for name in MEASURED
+        }
+
+
+def tallies(output_url: str) -> Tallies:
+    """What the current rows of the manifest's images say together; call `compact` before.
+
+    Holds 17 bytes per image.
 
     Raises:
-        OSError: the table could not be read or written.
+        FileNotFoundError: no manifest was ever completed.
+        OSError: manifest or table could not be read.
     """
-    urls = _part_urls(output_url)
-    rows = _parts_read(urls)
-    newest = _newest(rows)
-    few = FEW_PARTS + -(-len(newest) // ROWS_PER_PART)
-    if len(rows) == len(newest) and len(urls) <= few:
-        return
-    for start in range(0, len(newest), ROWS_PER_PART):
-        _write_part(output_url, newest.slice(start, ROWS_PER_PART))
-    for url in urls:
-        storage.remove(url)
+    listed = bytearray()
+    for url in manifest.parts(output_url):
+        listed += ids.of(manifest.part(url, ["id"])["id"]).tobytes()
+    images = ids.in_order(listed, ids.ID)
+    has_row = np.zeros(len(images), np.bool_)
+    left_archive, sums = 0, _Sums()
+    columns = ["id", "status", "failure_class", "checkpoint_sha256", *MEASURED]
+    for part in rows(output_url, columns):
+        places, there = ids.places(images, ids.of(part["id"]))
+        has_row[places[there]] = True
+        left_archive += len(part) - int(there.sum())
+        sums.add(part.filter(pa.array(there)))
+    return Tallies(
+        images=len(images),
+        without_row=len(images) - int(has_row.sum()),
+        left_archive=left_archive,
+        by_status=dict(sums.by_status),
+        by_failure_class=dict(sums.by_failure_class),
+        by_checkpoint=dict(sums.by_checkpoint),
+        means=sums.means(),
+    )
 
 
-def _table(rows: list[dict[str, Any]]) -> pyarrow.Table:
-    if not rows:
-        raise ValueError("rows=[] must not be empty; append nothing instead")
-    for row in rows:
-        _check(row)
-    columns = []
-    for field in SCHEMA:
-        values = [row.get(field.name) for row in rows]
-        if field.name == "schema_version":
-            values = [SCHEMA_VERSION] * len(rows)
-        if field.type == _count and any(isinstance(value, float) for value in values):
-            raise ValueError(f"{field.name} must be {field.type} in every row; round it")
-        try:
-            columns.append(pyarrow.array(values, field.type))  # which would cut 1.5 down to 1
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            rule = f"must be {field.type} in every row: {error}"
-            raise ValueError(f"{field.name} {rule}") from error
-    return pyarrow.Table.from_arrays(columns, schema=SCHEMA)
+def _is(column: pa.ChunkedArray, *values: str) -> NDArray[np.bool_]:
+    """Where a column holds one of the values; null is none of them."""
+    found = pc.is_in(column, value_set=pa.array(values, pa.string()))
+    return np.asarray(found.to_numpy()).copy()
 
 
-def _check(row: dict[str, Any]) -> None:
-    where = f"of {row.get('uri')!r}"
-    if unknown := row.keys() - set(SCHEMA.names):
-        raise ValueError(f"columns {sorted(unknown)} {where} are not in the table; see SCHEMA")
-    required = {field.name for field in SCHEMA if not field.nullable} - {"schema_version"}
-    if missing := {name for name in required if row.get(name) is None}:
-        raise ValueError(f"columns {sorted(missing)} {where} must have a value")
-    status, failure_class = row["status"], row.get("failure_class")
-    if status not in STATUSES:
-        raise ValueError(f"status={status!r} {where} must be one of {STATUSES}")
-    known = failure_class in FAILURE_CLASSES if status == "failed" else failure_class is None
-    if not known:
-        rule = f"must be one of {FAILURE_CLASSES} if status is 'failed', else missing"
-        raise ValueError(f"failure_class={failure_class!r} with {status=!r} {where} {rule}")
-    attempt, finished_at = row["attempt"], row["finished_at"]
-    if not isinstance(attempt, Integral) or attempt < 1:
-        raise ValueError(f"attempt={attempt!r} {where} must be a whole number from 1 on")
-    if not isinstance(finished_at, datetime) or finished_at.tzinfo is None:
-        raise ValueError(f"finished_at={finished_at!r} {where} must be a datetime with a time zone")
-
-
-def _newest(rows: pyarrow.Table) -> pyarrow.Table:
-    keys = [
-        ("relative_path", "ascending"),
-        ("finished_at", "descending"),
-        ("attempt", "descending"),
-    ]
-    order = pyarrow.compute.sort_indices(rows, sort_keys=keys).to_numpy()
-    paths = rows["relative_path"].take(pyarrow.array(order))
-    first = numpy.ones(len(rows), bool)
-    first[1:] = pyarrow.compute.not_equal(paths[1:], paths[:-1]).to_numpy()
-    return rows.take(pyarrow.array(order[first]))
-
-
-def _part_urls(output_url: str) -> list[str]:
-    try:
-        entries = list(storage.files(storage.join(output_url, FOLDER)))
-    except FileNotFoundError:
-        return []
-    parts = (entry for entry in entries if entry.relative_path.startswith("part-"))
-    return sorted(entry.uri for entry in parts if entry.uri.endswith(".parquet"))
-
-
-def _parts_read(urls: list[str]) -> pyarrow.Table:
-    tables = [SCHEMA.empty_table()]
-    for url in urls:
-        source = pyarrow.BufferReader(storage.read(url))
-        tables.append(pyarrow.parquet.read_table(source, columns=SCHEMA.names).cast(SCHEMA))
-    return pyarrow.concat_tables(tables)
-
-
-def _write_part(output_url: str, table: pyarrow.Table) -> str:
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    url = storage.join(output_url, FOLDER, f"part-{moment}-{uuid4().hex}.parquet")
-    storage.write(url, sink.getvalue().to_pybytes())
-    return url
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {
+        str(each["values"]): each["counts"].as_py() for each in pc.value_counts(column.drop_null())
+    }

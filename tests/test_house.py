@@ -12,8 +12,12 @@ ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "jpeg", "png", "noise_level"},
+    {"fanout", "local", "ids"},
     {"storage", "images", "metrics", "losses", "networks"},
-    {"manifest", "status", "checkpoints"},
+    {"parquet", "checkpoints", "lease"},
+    {"lists", "table"},
+    {"manifest", "compaction"},
+    {"status"},
     {"pairs", "report", "denoiser"},
     {"gan", "stages"},
     {"worker", "denoising"},

@@ -7,6 +7,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pix2pix import faults, manifest, storage
 from tests.conftest import FaultyProxy, S3Server
@@ -61,6 +63,51 @@ def test_a_changed_image_gets_a_new_id_and_an_untouched_one_keeps_its(tmp_path: 
         storage.write(f"{archive}/b.jpg", b"other")
     assert ids[0]["a.jpg"] == ids[1]["a.jpg"]
     assert ids[0]["b.jpg"] != ids[1]["b.jpg"]
+
+
+@given(st.text(), st.sampled_from([".jpg", ".JPG", ".txt", "", ".Tif", "."]))
+def test_what_is_an_image_by_its_name_agrees_with_a_plain_rule(name: str, suffix: str) -> None:
+    path = name + suffix
+    *folders, last = path.split("/")
+    plain = "." in last and last.rpartition(".")[2].lower() in manifest.SUFFIXES
+    plain &= not last.startswith("._") and manifest.THUMBNAIL_FOLDERS.isdisjoint(folders)
+    assert plain == manifest.is_image(path)
+
+
+def test_work_can_start_with_small_parts_before_the_listing_ends(tmp_path: Path) -> None:
+    archive, output = f"{tmp_path}/archive", f"{tmp_path}/output"
+    (tmp_path / "archive").mkdir()
+    for number in range(3500):
+        (tmp_path / f"archive/{number}.jpg").touch()
+    told: list[tuple[str, int, bool]] = []
+
+    def finished(url: str) -> None:
+        complete = (tmp_path / "output/manifest" / manifest.INDEX).exists()
+        told.append((url, len(manifest.part(url)), complete))
+
+    assert manifest.write(archive, output, finished).images == 3500
+    assert [(rows, complete) for _, rows, complete in told] == [
+        (1000, False),
+        (2000, False),
+        (500, False),
+    ]
+    assert [url for url, _, _ in told] == list(manifest.parts(output))
+
+
+def test_a_slow_listing_is_cut_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "FIRST_SECONDS", 0.0)
+    fill(f"{tmp_path}/archive", tuple(f"{i}.jpg" for i in range(3)))
+    assert [len(batch.rows) for batch in manifest.listed(f"{tmp_path}/archive")] == [1, 1, 1, 0]
+
+
+def test_listing_writes_nothing_and_tells_the_same(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive")
+    batches = list(manifest.listed(f"{tmp_path}/archive"))
+    assert os.listdir(tmp_path) == ["archive"]
+    manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
+    assert sum(batch.left_out for batch in batches) == len(OTHERS)
+    tables = [batch.rows for batch in batches]
+    assert pyarrow.concat_tables(tables).equals(manifest.read(f"{tmp_path}/output"))
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(0, 1), (3, 1), (4, 1), (5, 2), (9, 3)])

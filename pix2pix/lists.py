@@ -1,0 +1,250 @@
+"""Lists of URLs: Parquet or CSV files that name the images of an archive, streamed.
+
+Columns, others being passed over: `uri` (or `url`), and, as far as they are known, `relative_path`
+(under which the result goes into the output), `size_bytes` (or `size`) and `etag`.
+"""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pix2pix import faults, ids, storage
+
+ROWS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 1 << 20
+ASKED_AT_ONCE = 32
+OTHER_NAMES = {"url": "uri", "size": "size_bytes"}
+SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("relative_path", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+    ]
+)
+_ODD = {  # what `storage.absolute` would change or refuse
+    "file": r"//|/\.{1,2}(/|$)|.(?:/)$",
+    "other": r"^[a-z][a-z0-9+.-]*://(/|$)|/$|^(file|local|s3a):|^[^:/]*[A-Z][^:/]*://",
+}
+
+
+def is_list(url: str) -> bool:
+    """Whether a URL is that of a list, by the end of its name."""
+    return url.lower().endswith((".parquet", ".csv", ".csv.gz"))
+
+
+def check(url: str, output_url: str | None) -> NDArray[np.bytes_]:
+    """Reads a whole list, 8 bytes of memory per row, before any of its images is touched.
+
+    Args:
+        url: the list.
+        output_url: where the results go.
+
+    Returns:
+        dtype `ids.ID`, sorted: keys (`ids.keys`) of the relative paths that it holds repeatedly, by
+        rows with the same URL; mostly none.
+
+    Raises:
+        ValueError: it is no such list; a row has no absolute URL, or one inside the output; or two
+            rows have the same relative path and different URLs, so that one's result would replace
+            the other's.
+        OSError: it could not be read.
+    """
+    seen, folders = bytearray(), dict[str, bool]()
+    for rows in _rows(url):
+        if output_url is not None:
+            _refuse_inside(rows["uri"], output_url, folders)
+        seen += ids.hashes(rows["relative_path"]).tobytes()
+    doubled = ids.repeated(ids.in_order(seen, np.dtype(np.uint64)))
+    del seen
+    if not len(doubled):
+        return np.empty(0, ids.ID)
+    keys, uris = bytearray(), bytearray()
+    for rows in _rows(url):
+        found = rows.filter(pa.array(ids.contains(doubled, ids.hashes(rows["relative_path"]))))
+        keys += ids.keys(found["relative_path"]).tobytes()
+        uris += ids.hashes(found["uri"]).tobytes()
+    order = np.argsort(np.frombuffer(keys, ids.ID))
+    key, uri = np.frombuffer(keys, ids.ID)[order], np.frombuffer(uris, np.uint64)[order]
+    clash = key[1:][(key[1:] == key[:-1]) & (uri[1:] != uri[:-1])]
+    if len(clash):
+        _refuse_clash(url, clash[:1])
+    return ids.repeated(key)
+
+
+def rows(url: str, repeated: NDArray[np.bytes_]) -> Iterator[pa.Table]:
+    """The list, with `SCHEMA`, few rows at a time; of repeated ones the first.
+
+    Args:
+        url: the list.
+        repeated: what `check` returned.
+
+    Raises:
+        ValueError: see `check`.
+        OSError: it could not be read.
+    """
+    had = np.zeros(len(repeated), np.bool_)
+    for part in _rows(url):
+        if len(repeated):
+            places, again = ids.places(repeated, ids.keys(part["relative_path"]))
+            first = np.zeros(len(part), np.bool_)
+            first[np.unique(np.where(again, places, -1), return_index=True)[1]] = True
+            keep = ~again | first & ~had[np.minimum(places, len(had) - 1)]
+            had[places[again]] = True
+            part = part.filter(pa.array(keep))
+        yield part
+
+
+def completed(rows: pa.Table) -> pa.Table:
+    """The rows with size and etag; the store is asked for those that lack one, several at once.
+
+    What the store hasn't or doesn't show gets size 0 and an empty etag: fetching it will say why.
+
+    Raises:
+        OSError: the store can't be asked now.
+    """
+    unknown = pc.or_(pc.is_null(rows["size_bytes"]), pc.equal(pc.fill_null(rows["etag"], ""), ""))
+    lines = np.flatnonzero(unknown.to_numpy())
+    if not len(lines):
+        return rows
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+        answers = list(threads.map(_asked, rows["uri"].take(lines).to_pylist()))
+    sizes, etags = rows["size_bytes"].to_pylist(), rows["etag"].to_pylist()
+    for line, (size_bytes, etag) in zip(lines, answers, strict=True):
+        sizes[line], etags[line] = size_bytes, etag
+    columns = [rows["uri"], rows["relative_path"], pa.array(sizes, pa.int64()), pa.array(etags)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _asked(uri: str) -> tuple[int, str]:
+    try:
+        entry = storage.entry(uri)
+    except OSError as error:
+        if faults.failure_class(error) == "transient_io":
+            raise
+        return 0, ""
+    return entry.size_bytes, entry.etag
+
+
+def _rows(url: str) -> Iterator[pa.Table]:
+    """All rows, with `SCHEMA` and canonical URLs."""
+    with storage.opened(url) as file:
+        batches = _parquet(url, file) if url.lower().endswith(".parquet") else _csv(url, file)
+        try:
+            for batch in batches:
+                yield _plain(url, batch)
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+                raise  # storage's; Arrow's own, about broken gzip, has no number
+            raise ValueError(f"list={url} can't be read: {error}; mend it") from error
+
+
+def _parquet(url: str, file: io.RawIOBase) -> Iterator[pa.Table]:
+    source = pq.ParquetFile(pa.PythonFile(file), pre_buffer=False, buffer_size=BYTES_AT_ONCE)
+    names = _wanted(url, source.schema_arrow.names)
+    for batch in source.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
+        yield pa.Table.from_batches([batch])
+
+
+def _csv(url: str, file: io.RawIOBase) -> Iterator[pa.Table]:
+    raw: pa.NativeFile = pa.PythonFile(io.BufferedReader(file, BYTES_AT_ONCE))
+    stream = pa.CompressedInputStream(raw, "gzip") if url.lower().endswith(".gz") else raw
+    types = {name: SCHEMA.field(OTHER_NAMES.get(name, name)).type
+             for name in (*SCHEMA.names, *OTHER_NAMES)}  # fmt: skip
+    options = pa.csv.ConvertOptions(
+        column_types=types, null_values=[""], strings_can_be_null=True,
+        include_columns=list(types), include_missing_columns=True,
+    )  # fmt: skip
+    reader = pa.csv.open_csv(
+        stream,
+        read_options=pa.csv.ReadOptions(block_size=BYTES_AT_ONCE, use_threads=False),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        convert_options=options,
+    )
+    for batch in reader:
+        for start in range(0, len(batch), ROWS_AT_ONCE):
+            yield pa.Table.from_batches([batch.slice(start, ROWS_AT_ONCE)])
+
+
+def _wanted(url: str, names: list[str]) -> list[str]:
+    wanted = [name for name in names if OTHER_NAMES.get(name, name) in SCHEMA.names]
+    if not {"uri", "url"} & set(wanted):
+        raise ValueError(f"list={url} has columns {names}; it must have one that is called uri")
+    return wanted
+
+
+def _plain(url: str, batch: pa.Table) -> pa.Table:
+    columns = {}
+    for field in SCHEMA:
+        names = [field.name, *(other for other, name in OTHER_NAMES.items() if name == field.name)]
+        found = [batch[name] for name in names if name in batch.column_names]
+        try:
+            cast = [column.cast(field.type).combine_chunks() for column in found]
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            rule = f"must be {field.type} in every row: {error}"
+            raise ValueError(f"list={url}: column {field.name} {rule}") from error
+        columns[field.name] = pc.coalesce(*cast) if cast else pa.nulls(len(batch), field.type)
+    columns["uri"] = _canonical(url, columns["uri"])
+    path = pc.replace_substring_regex(columns["uri"], r"^[a-z][a-z0-9+.-]*:///*", "")
+    columns["relative_path"] = pc.coalesce(_none_if_empty(columns["relative_path"]), path)
+    columns["etag"] = pc.utf8_trim(columns["etag"], characters='"')
+    return pa.Table.from_arrays(list(columns.values()), schema=SCHEMA)
+
+
+def _none_if_empty(strings: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(strings, ""), None, strings)
+
+
+def _canonical(url: str, uris: pa.Array) -> pa.Array:
+    """The URLs as `storage.absolute` has them; it is asked only where it would change one."""
+    if uris.null_count:
+        raise ValueError(f"list={url}: every row must have a uri; {uris.null_count} rows have none")
+    local = pc.starts_with(uris, "file:///")
+    rest = pc.utf8_slice_codeunits(uris, len("file://"))
+    odd_file = pc.match_substring_regex(rest, _ODD["file"])
+    full = pc.match_substring_regex(uris, r"^[A-Za-z][A-Za-z0-9+.-]*://")
+    odd_other = pc.or_(pc.invert(full), pc.match_substring_regex(uris, _ODD["other"]))
+    odd = pc.if_else(local, odd_file, odd_other)
+    if not pc.any(odd).as_py():
+        return uris
+    changed = [_absolute(url, uri) for uri in uris.filter(odd).to_pylist()]
+    return pc.replace_with_mask(uris, odd, pa.array(changed, pa.string()))
+
+
+def _absolute(url: str, uri: str) -> str:
+    if "://" not in uri and not uri.startswith("/"):
+        rule = "must be absolute, as nothing says to what it is relative; give the whole path"
+        raise ValueError(f"list={url}: uri={uri!r} {rule}")
+    return storage.absolute(uri)
+
+
+def _refuse_inside(uris: pa.ChunkedArray, output_url: str, folders: dict[str, bool]) -> None:
+    """Refuses images inside the output; local folders, noted in `folders`, are seen through."""
+    output = storage.absolute(output_url)
+    inside = uris.filter(pc.starts_with(uris, output if output.endswith("/") else f"{output}/"))
+    found = inside[0].as_py() if len(inside) else None
+    local = uris.filter(pc.starts_with(uris, "file:"))
+    for folder in pc.unique(pc.replace_substring_regex(local, r"/[^/]*$", "/")).to_pylist():
+        if folder not in folders:
+            folders[folder] = storage.inside(folder, output)
+        if folders[folder]:
+            found = found or folder
+    if found:
+        rule = "must not lie in the output; choose another output, or mend the list"
+        raise ValueError(f"uri={found} of the list, output={output}: it {rule}")
+
+
+def _refuse_clash(url: str, key: NDArray[np.bytes_]) -> None:
+    for rows in _rows(url):
+        found = rows.filter(pa.array(ids.contains(key, ids.keys(rows["relative_path"]))))
+        if len(found):
+            path, uri = found["relative_path"][0].as_py(), found["uri"][0].as_py()
+            rule = "must be that of one uri: the second's result would replace the first's"
+            raise ValueError(f"list={url}: relative_path={path!r}, which {uri} has, {rule}")

@@ -1,0 +1,200 @@
+"""Claims about pix2pix.compaction."""
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import numpy as np
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pix2pix import compaction, faults, ids, storage, table
+from tests.conftest import FaultyProxy, S3Server
+from tests.rows import row
+
+
+def parts(output: str) -> list[str]:
+    return sorted(name for name in os.listdir(f"{output}/status") if name.startswith("part-"))
+
+
+def paths(output: str) -> list[str]:
+    tables = table.rows(output, ["relative_path"])
+    return sorted(name for each in tables for name in each["relative_path"].to_pylist())
+
+
+names = st.sampled_from(["a.jpg", "b.jpg", "c/a.jpg", "d.jpg", "ü.jpg", "e", "f", "g"])
+some_rows = st.lists(
+    st.builds(
+        row, names, st.integers(0, 5), attempt=st.integers(1, 3), message=st.uuids().map(str)
+    ),
+    min_size=1,
+    max_size=6,
+)
+# jobs, each of which appends parts, some of which it merges
+jobs = st.lists(st.tuples(st.lists(some_rows, max_size=4), st.integers(0, 4)), max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs, st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, 1, 2**64 - 1]))
+def test_compacting_leaves_the_newest_row_of_each_image_whatever_came_before(
+    jobs: list[tuple[list, int]], rows_per_part: int, at_once: int, mask: int
+) -> None:
+    output, newest = f"memory://{uuid4().hex}", dict[str, tuple]()
+    plain = ids.hashes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "ROWS_PER_PART", rows_per_part)
+        patch.setattr(compaction, "ROWS_AT_ONCE", at_once)
+        # with a mask of 0 all paths have the same hash, with 1 there are two of them
+        patch.setattr(ids, "hashes", lambda strings: plain(strings) & np.uint64(mask))
+        for written, merged in jobs:
+            urls = [table.append(output, part) for part in written]
+            compaction.merged(output, urls[:merged])
+            for each in itertools.chain(*written):
+                age = (each["finished_at"], each["attempt"])
+                newest[each["relative_path"]] = max(age, newest.get(each["relative_path"], age))
+            compaction.compact(output)
+            found = [each for part in table.rows(output) for each in part.to_pylist()]
+            ages = {each["relative_path"]: (each["finished_at"], each["attempt"]) for each in found}
+            assert newest == ages
+            assert len(found) == len(newest)
+            known = compaction._known(output)
+            assert known == {
+                part.relative_path: len(table.read_part(part)) for part in table.parts(output)
+            }
+            assert all(count <= rows_per_part for count in known.values())
+            assert sum(count < rows_per_part // 2 for count in known.values()) <= 1
+
+
+def test_compacting_leaves_one_row_per_image_for_duckdb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = f"{tmp_path}/output"
+    for second in range(3):
+        table.append(output, [row(f"{i}.jpg", second) for i in range(5)])
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 2)
+    compaction.compact(output)
+    pattern = f"{output}/status/*.parquet"
+    assert duckdb.sql(f"SELECT count(*) FROM '{pattern}'").fetchall() == [(5,)]
+    assert len(parts(output)) == 3
+    table.append(output, [row("new.jpg")])
+    assert len(table.current(output)) == 6
+
+
+def test_wherever_compacting_breaks_off_the_current_rows_stay(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "ATTEMPTS", 1)
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 2)
+    output = s3.bucket_url()
+    rows_at_breaks = set()
+    for left in range(4, 100):
+        table.append(output, [row(f"{i}.jpg", left) for i in range(4)])
+        before = table.current(output)
+        proxy.left = left
+        try:
+            compaction.compact(output)
+        except ConnectionError:
+            proxy.left = None
+            assert before.equals(table.current(output))
+            rows_at_breaks.add(len(pyarrow.concat_tables(table.rows(output))))
+            compaction.compact(output)
+            assert before.equals(table.current(output))
+            assert len(pyarrow.concat_tables(table.rows(output))) == 4
+        else:
+            break
+    assert {8, 10, 12} <= rows_at_breaks  # before, between and after the two new parts
+
+
+def test_a_half_copied_state_of_compacting_has_the_same_current_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = f"{tmp_path}/output"
+    for second in range(3):
+        table.append(output, [row(f"{i}.jpg", second) for i in range(4)])
+    shutil.copytree(output, f"{tmp_path}/before")
+    expected = table.current(output)
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 2)
+    compaction.compact(output)
+    old, new = parts(f"{tmp_path}/before"), parts(output)
+    states = [old + new[:i] for i in range(3)] + [old[i:] + new for i in range(4)]
+    for number, state in enumerate(states):
+        copy = f"{tmp_path}/{number}"
+        os.makedirs(f"{copy}/status")
+        for name in state:
+            source = f"{tmp_path}/before" if name in old else output
+            shutil.copy(f"{source}/status/{name}", f"{copy}/status/{name}")
+        assert expected.equals(table.current(copy))
+        compaction.compact(copy)
+        assert expected.equals(table.current(copy))
+        assert len(pyarrow.concat_tables(table.rows(copy))) == 4
+
+
+def test_what_is_compacted_already_costs_a_listing_and_a_note(
+    s3: S3Server, proxy: FaultyProxy
+) -> None:
+    output = s3.bucket_url()
+    compaction.compact(output)
+    for i in range(3):
+        table.append(output, [row(f"{i}.jpg")])
+    compaction.compact(output)
+    proxy.seen.clear()
+    compaction.compact(output)
+    assert len(proxy.seen) == 2
+
+
+def test_of_a_large_old_table_only_parts_with_newer_rows_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 10)
+    output = str(tmp_path)
+    for i in range(3):
+        table.append(output, [row(f"{i}/{j}.jpg") for j in range(10)])
+    compaction.compact(output)
+    before = parts(output)
+    table.append(output, [row("1/5.jpg", 7, message="newer"), row("new.jpg")])
+    compaction.compact(output)
+    assert len(set(before) & set(parts(output))) == 2
+    assert len(paths(output)) == 31
+    (newer,) = (
+        table.current(output)
+        .filter(pyarrow.compute.equal(table.current(output)["relative_path"], "1/5.jpg"))
+        .to_pylist()
+    )
+    assert newer["message"] == "newer"
+
+
+def test_merging_many_small_parts_reads_no_other_and_leaves_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 4)
+    output = str(tmp_path)
+    table.append(output, [row("old.jpg")])
+    (old,) = parts(output)
+    urls = [table.append(output, [row(f"{i}.jpg")]) for i in range(9)]
+    new = compaction.merged(output, urls)
+    assert len(new) == 3
+    assert [len(table.read_part(part)) for part in table.parts(output)] == [1, 4, 4, 1]
+    assert sorted([old, *(url.rpartition("/")[2] for url in new)]) == parts(output)
+    assert paths(output) == sorted(["old.jpg", *(f"{i}.jpg" for i in range(9))])
+
+
+@pytest.mark.parametrize("note", [None, {"rows": {}}, {"rows": {"part-gone.parquet": 9}}])
+def test_without_its_note_a_table_is_compacted_from_scratch(
+    tmp_path: Path, note: dict | None
+) -> None:
+    output = str(tmp_path)
+    for second in range(2):
+        table.append(output, [row(f"{i}.jpg", second) for i in range(4)])
+        compaction.compact(output)
+    storage.remove(f"{output}/status/{compaction.KNOWN}")
+    if note is not None:
+        storage.write(f"{output}/status/{compaction.KNOWN}", json.dumps(note).encode())
+    table.append(output, [row("0.jpg", 5)])
+    compaction.compact(output)
+    assert paths(output) == [f"{i}.jpg" for i in range(4)]
