@@ -1,6 +1,5 @@
 """Claims about pix2pix.storage, on local disk, in memory and on a real S3 server."""
 
-import errno
 import multiprocessing
 import os
 import random
@@ -439,20 +438,3 @@ def test_a_created_file_is_known_again_when_the_answer_was_lost(
     proxy.faults[:] = [fault]
     assert not storage.create(url, b"other")
     assert storage.read(url) == b"mine"
-
-
-@pytest.mark.parametrize("number", ["EPERM", "EACCES"])
-def test_where_there_are_no_hard_links_files_are_created_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
-) -> None:
-    def refused(*_: str) -> None:
-        raise OSError(getattr(errno, number), "no links")
-
-    monkeypatch.setattr(os, "link", refused)
-    if number == "EACCES":
-        with pytest.raises(PermissionError):
-            storage.create(f"{tmp_path}/a", b"1")
-    else:
-        assert storage.create(f"{tmp_path}/a", b"1")
-        assert not storage.create(f"{tmp_path}/a", b"2")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"1"] * (number == "EPERM")

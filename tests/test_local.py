@@ -1,0 +1,48 @@
+"""Claims about pix2pix.local that `test_storage` does not make."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pix2pix import local
+
+
+def test_where_there_are_no_hard_links_files_are_created_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: str) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert local.create(f"{tmp_path}/a", b"1")
+    assert not local.create(f"{tmp_path}/a", b"2")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"1"]
+
+
+def test_a_file_that_may_not_be_created_is_no_lost_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: str) -> None:
+        raise OSError(errno.EACCES, "not allowed")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(PermissionError):
+        local.create(f"{tmp_path}/a", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_whose_answer_was_lost_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def linked_twice(source: str, target: str) -> None:  # as NFS does when an answer gets lost
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", linked_twice)
+    assert local.create(f"{tmp_path}/a", b"1")
+    assert not local.create(f"{tmp_path}/a", b"2")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
