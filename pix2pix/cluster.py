@@ -7,10 +7,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's own notes and logs
 LINES_SHOWN = 30  # of what was muffled, if something breaks
+CPUS_PER_ACTOR = 4.0  # of a large node: more cores speed one process up ever less
+CPUS_OF_SOURCE = 0.1  # it only hands out
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -130,6 +132,49 @@ def cpus_per_worker(workers: int, gpu: bool) -> float:
             f"fewer --workers or train without --gpu"
         )
     return min(1.0, sum(cpus_of_nodes()) / (2 * workers))
+
+
+class Pool(NamedTuple):
+    """The processes that denoise: how many, the CPUs each reserves, the threads each computes with.
+
+    Attributes:
+        size: how many.
+        cpus: what each reserves of its node.
+        threads: with how many each computes.
+    """
+
+    size: int
+    cpus: float
+    threads: int
+
+
+def pool(actors: int | None, gpu: bool) -> Pool:
+    """The processes that denoise, sized from the cluster.
+
+    Args:
+        actors: As many as the user wants, or None for as many as fit.
+        gpu: Whether each takes a GPU.
+
+    Raises:
+        RuntimeError: they don't fit.
+    """
+    nodes = [cpus - CPUS_OF_SOURCE for cpus in cpus_of_nodes() if cpus > CPUS_OF_SOURCE]
+    smallest = min(nodes, default=1.0)
+    if gpu:
+        reserved, fitting = min(1.0, smallest), gpus()
+    else:
+        reserved = min(CPUS_PER_ACTOR, smallest)
+        if actors:  # more than one a node, if they are wanted: down to one a core
+            reserved = max(min(reserved, sum(nodes) / actors), min(1.0, smallest))
+        fitting = sum(int(cpus // reserved) for cpus in nodes)
+    if max(actors or 1, 1) > fitting:
+        raise RuntimeError(
+            f"{actors or 1} actors that denoise don't fit into the cluster: its nodes have "
+            f"{', '.join(f'{cpus:g}' for cpus in cpus_of_nodes())} CPUs and "
+            f"{gpus()} GPUs; give at most --actors {fitting}"
+        )
+    size = actors or fitting
+    return Pool(size, reserved, max(1, round(sum(cpus_of_nodes()) / size)))
 
 
 @contextlib.contextmanager

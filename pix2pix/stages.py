@@ -1,211 +1,284 @@
-"""What happens to an image on the way through the cluster: fetched, denoised, written.
+"""The process that denoises: each image from storage to storage in one thread, and its status row.
 
-A stage takes and gives Arrow tables and never loses a row: what goes wrong with one image becomes
-its failure class, and the image's row goes on through the other stages.
+Several threads share a process and its generator, so that it has work while others wait for storage
+or for a codec, and no pixel travels between processes. What goes wrong with one image becomes the
+failure class of its row.
 """
 
+import errno
 import hashlib
 import platform
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pix2pix import faults, images, manifest, metrics, status, storage
+from pix2pix import faults, harm, images, metrics, status, storage
+from pix2pix.ledger import DEATHS
 
 IMAGES = "images"  # the folder of the denoised images in an output
-FETCHES_AT_ONCE = 8  # per task; fetching waits more than it works
-
-FETCHED = pa.schema(
-    [
-        *manifest.SCHEMA,
-        ("attempt", pa.int32()),
-        ("data", pa.large_binary()),
-        ("reference", pa.large_binary()),
-        ("failure_class", pa.string()),
-        ("message", pa.string()),
-        ("seconds_fetch", pa.float64()),
-    ]
-)
-DENOISED = pa.schema(
-    [field.with_nullable(True) for field in status.SCHEMA] + [("encoded", pa.large_binary())]
-)
-SHOWN = pa.schema(
-    [
-        ("relative_path", pa.string()),
-        ("status", pa.string()),
-        ("failure_class", pa.string()),
-        ("message", pa.string()),
-        ("megapixels", pa.float64()),
-    ]
+THREADS = 6  # of a process: one has the generator, the others wait for storage or for a codec
+MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
+FINISHED = pa.schema([("rows", pa.list_(pa.struct(status.SCHEMA)))])
+# What the system says of a name that can't be in the output: its image fails, not the job.
+NO_SUCH_NAME = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL}
 )
 
 Row = dict[str, Any]
 
 
-class Fetch:
-    """Manifest rows -> `FETCHED`: the bytes of the images, several at once.
+@dataclass(frozen=True)
+class Way:
+    """How a job denoises.
 
-    Args:
-        reference_url: A folder of clean images under the same relative paths, or None.
-    """
-
-    def __init__(self, reference_url: str | None) -> None:
-        self.reference_url = reference_url
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Fetches every row of the table."""
-        with ThreadPoolExecutor(FETCHES_AT_ONCE) as threads:
-            return pa.Table.from_pylist(list(threads.map(self._row, table.to_pylist())), FETCHED)
-
-    def _row(self, row: Row) -> Row:
-        begun = time.monotonic()
-        try:
-            row["data"] = storage.read(row["uri"])
-        except OSError as error:  # what has no class of its own can't be found by retrying
-            row["failure_class"] = faults.failure_class(error) or "not_found"
-            row["message"] = str(error)
-        if self.reference_url:
-            try:
-                url = storage.join(self.reference_url, row["relative_path"])
-                row["reference"] = storage.read(url)
-            except (OSError, ValueError) as error:  # costs the scores, not the image
-                row["message"] = row.get("message") or f"no reference: {error}"
-        row["seconds_fetch"] = time.monotonic() - begun
-        return row
-
-
-class Denoise:
-    """`FETCHED` -> `DENOISED`: one process with the generator loaded once.
-
-    Args:
+    Attributes:
         checkpoint_url: What denoises.
         sha256: The checksum of its weights, for the rows.
         strength: Share of the noise to take away, 0 to 1.
+        quality: Of lossy formats, 1 to 100; None: as the source.
+        clean_below: Noise level, in levels of 255, under which an image is passed through.
         precision: See `denoiser.dtype_policy`.
+        reference_url: A folder of clean images under the same relative paths, or None.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    checkpoint_url: str
+    sha256: str
+    strength: float = 1.0
+    quality: int | None = None
+    clean_below: float = harm.CLEAN_BELOW
+    precision: str = "auto"
+    reference_url: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no sense."""
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength={self.strength} must be between 0 (nothing) and 1 (all)")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ValueError(f"quality={self.quality} must be between 1 and 100")
+        if not self.clean_below >= 0:
+            raise ValueError(f"clean_below={self.clean_below} must be 0 or more levels of 255")
+
+    @property
+    def mark(self) -> str:
+        """What a denoised file says in its XMP."""
+        return f"weights {self.sha256[:16]}, strength {self.strength:g}"
+
+
+class Room:
+    """How much a process may have in work at once; first come, first served.
+
+    Args:
+        size: How much there is; who wants more gets all of it.
+    """
+
+    def __init__(self, size: float) -> None:
+        self.size = self.free = size
+        self.turn, self.changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def taken(self, wanted: float) -> Iterator[None]:
+        """Waits until so much is free, and takes it for a while."""
+        taken = min(wanted, self.size)
+        with self.turn, self.changed:
+            self.changed.wait_for(lambda: self.free >= taken)
+            self.free -= taken
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += taken
+                self.changed.notify_all()
+
+
+class Denoise:
+    """Chunks of images -> `FINISHED`: one process with the generator; many threads call it.
+
+    Args:
+        output_url: The output of the job.
+        way: How to denoise.
+        ledger: The job's ledger.
         gpu: Whether this process has a GPU; those of others must not be touched.
         threads: Cores that this process may use; TensorFlow would take all of the machine's.
     """
 
     def __init__(
-        self, checkpoint_url: str, sha256: str, strength: float, precision: str, gpu: bool,
-        threads: int,
+        self, output_url: str, way: Way, ledger: Any, gpu: bool, threads: int  # noqa: ANN401 - Ray's
     ) -> None:  # fmt: skip
+        import ray
         import tensorflow as tf
 
         from pix2pix import denoiser
 
+        ray.get(ledger.start.remote())
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         if not gpu:  # Ray hides GPUs only from those who ask for some
             tf.config.set_visible_devices([], "GPU")
-        self.denoiser = denoiser.loaded(checkpoint_url, precision)
-        self.sha256, self.strength = sha256, strength
+        self.output_url, self.way, self.ledger = output_url, way, ledger
+        self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision)
+        self.room = Room(MEGAPIXELS_IN_WORK)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Denoises every row of the table that was fetched."""
-        return pa.Table.from_pylist([self._row(row) for row in table.to_pylist()], DENOISED)
+        """The rows of the images of one chunk, which is a table of one row."""
+        import ray
 
-    def _row(self, row: Row) -> Row:
+        chunk, rows = table["chunk"][0].as_py(), table["images"][0].as_py()
+        deaths = ray.get(self.ledger.begin.remote(chunk))
+        finished = [self._alone(row) if deaths else self._row(row, self.room) for row in rows]
+        self.ledger.end.remote(chunk)
+        return pa.table([pa.array([finished], FINISHED.field("rows").type)], schema=FINISHED)
+
+    def tried(self, row: Row) -> tuple[int, float]:
+        """How many bytes an image would give, 0 if it fails, and the seconds; writes nothing."""
         begun = time.monotonic()
-        kept = {name: value for name, value in row.items() if name in DENOISED.names}
-        kept |= {"checkpoint_sha256": self.sha256, "strength": self.strength}
-        if row["data"] is not None:
-            try:
-                kept |= self._denoised(row["data"], row["reference"])
-            except (ValueError, MemoryError, ArithmeticError, OSError) as error:
-                kept |= {"failure_class": _class_of(error), "message": str(error)}
-        return kept | {"seconds_denoise": time.monotonic() - begun}
-
-    def _denoised(self, data: bytes, reference: bytes | None) -> Row:
-        import tensorflow as tf
-
-        photograph = images.decode(data)
-        before = photograph.pixels
         try:
-            after = self.denoiser.denoised(before, self.strength)
-        except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(str(error)) from error
-        except tf.errors.OpError as error:
-            raise ArithmeticError(str(error)) from error
-        encoded = images.encode(photograph, after)
-        # a JPEG is measured as it will be seen: after its quantisation
-        seen = images.decode(encoded).pixels if photograph.format == "JPEG" else after
-        return _scores(reference, seen) | {
-            "encoded": encoded,
+            encoded, _ = self._result(storage.read(row["uri"]), row["relative_path"], False)
+        except (OSError, ValueError, MemoryError, ArithmeticError):
+            encoded = b""
+        return len(encoded), time.monotonic() - begun
+
+    def _alone(self, row: Row) -> Row:
+        """An image of a chunk whose process died: nothing else is in work, and deaths count."""
+        import ray
+
+        with self.room.taken(MEGAPIXELS_IN_WORK):
+            deaths = ray.get(self.ledger.begin_alone.remote(row["id"]))
+            if deaths >= DEATHS:
+                message = f"{deaths} processes died with it in work: broken, or too much for memory"
+                row = self._with_end(row | _failure("crashed", message))
+            else:
+                row = self._row(row, Room(1), last_try=deaths == DEATHS - 1)
+            ray.get(self.ledger.end_alone.remote(row["id"]))
+        return row
+
+    def _row(self, row: Row, room: Room, last_try: bool = False) -> Row:
+        """The whole way of one image: the row of what is in the output now, or of its failure."""
+        begun = time.monotonic()
+        try:
+            data = storage.read(row["uri"])
+        except OSError as error:  # what has no class of its own can't be found by retrying
+            failure = _failure(faults.failure_class(error) or "not_found", str(error))
+            return self._with_end(row | failure | {"seconds_fetch": time.monotonic() - begun})
+        fetched = time.monotonic()
+        row["seconds_fetch"] = fetched - begun
+        try:
+            url = storage.join(self.output_url, IMAGES, row["relative_path"])
+            with room.taken(images.pixels_promised(data) / 1e6):
+                encoded, about = self._result(data, row["relative_path"], last_try)
+        except (ValueError, MemoryError, ArithmeticError) as error:
+            encoded, about = b"", _failure(_class_of(error), str(error))
+        denoised = time.monotonic()
+        row |= about | {"seconds_denoise": denoised - fetched}
+        if encoded:
+            row |= _written(url, encoded) | {"seconds_write": time.monotonic() - denoised}
+        return self._with_end(row)
+
+    def _result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
+        """The bytes to write and what the row says of them: denoised, or the original's own."""
+        photograph = images.decode(data)
+        before = images.eight_bit(photograph.pixels)
+        sigma = metrics.noise_sigma(before)
+        about: Row = {
             "format": photograph.format,
             "width": photograph.width,
             "height": photograph.height,
             "channels": photograph.channels,
             "bit_depth": photograph.bit_depth,
-            "noise_sigma_before": metrics.noise_sigma(before),
-            "noise_sigma_after": metrics.noise_sigma(seen),
+            "noise_sigma_before": sigma,
             "sharpness_before": metrics.sharpness(before),
-            "sharpness_after": metrics.sharpness(seen),
+        }
+        encoded, seen = data, before
+        if self.way.strength == 0:
+            about |= {"status": "kept_original", "message": "strength 0"}
+        elif photograph.is_denoised:
+            about |= {"status": "skipped_clean", "message": "it says that it is denoised already"}
+        elif harm.is_clean(before, sigma, self.way.clean_below):
+            about |= {"status": "skipped_clean"}
+        else:
+            encoded, seen, note = self._denoised(photograph, last_try)
+            verdict = harm.verdict(before, seen, sigma)
+            about |= {"status": "denoised", "message": note}
+            if not verdict.accepted:
+                encoded, seen = data, before
+                about |= {"status": "kept_original", "message": verdict.message}
+        return encoded, about | self._measured(before, seen, about, relative_path)
+
+    def _denoised(
+        self, photograph: images.Photograph, last_try: bool
+    ) -> tuple[bytes, np.ndarray, str | None]:
+        """The denoised file, what is seen of it, and a note where memory was short."""
+        tiles = self.denoiser.tile_pixels // 4 if last_try else None
+        pixels, note = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
+        encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
+        # a lossy file is measured as it will be seen: after its quantisation
+        exact = photograph.format in ("PNG", "TIFF")
+        return encoded, images.eight_bit(pixels) if exact else images.decode_rgb(encoded), note
+
+    def _measured(
+        self, before: np.ndarray, seen: np.ndarray, about: Row, relative_path: str
+    ) -> Row:
+        """The figures of what is in the output; of an original these are the same as before."""
+        same = seen is before
+        return {
+            "noise_sigma_after": about["noise_sigma_before"] if same else metrics.noise_sigma(seen),
+            "sharpness_after": about["sharpness_before"] if same else metrics.sharpness(seen),
             "clipped_fraction": metrics.clipped_fraction(seen),
-            "mean_shift": metrics.mean_shift(before, seen),
+            "mean_shift": 0.0 if same else metrics.mean_shift(before, seen),
+        } | self._scores(seen, relative_path)
+
+    def _scores(self, seen: np.ndarray, relative_path: str) -> Row:
+        """PSNR and SSIM; a reference that isn't there, or fits not, costs them, not the image."""
+        if self.way.reference_url is None:
+            return {}
+        try:
+            clean = images.decode_rgb(
+                storage.read(storage.join(self.way.reference_url, relative_path))
+            )
+            return {"psnr_db": metrics.psnr_db(clean, seen), "ssim": metrics.ssim(clean, seen)}
+        except (OSError, ValueError) as error:
+            return {"message": f"no scores: {error}"}
+
+    def _with_end(self, row: Row) -> Row:
+        return row | {
+            "checkpoint_sha256": self.way.sha256,
+            "strength": self.way.strength,
+            "node": platform.node(),
+            "finished_at": datetime.now(UTC),
+            "schema_version": status.SCHEMA_VERSION,
         }
 
 
-def _scores(reference: bytes | None, seen: np.ndarray) -> Row:
-    """PSNR and SSIM; a reference that is no image of this size costs them, not the image."""
-    if reference is None:
-        return {}
-    try:
-        clean = images.decode_rgb(reference)
-        return {"psnr_db": metrics.psnr_db(clean, seen), "ssim": metrics.ssim(clean, seen)}
-    except ValueError as error:
-        return {"message": f"no scores: {error}"}
+def _failure(failure_class: str, message: str) -> Row:
+    return {"status": "failed", "failure_class": failure_class, "message": message}
 
 
 def _class_of(error: Exception) -> str:
-    classes: dict[type, Literal["unsupported", "too_large", "undecodable", "out_of_memory"]] = {
+    classes: dict[type, str] = {
         images.Unsupported: "unsupported",
         images.TooLarge: "too_large",
         images.Undecodable: "undecodable",
         MemoryError: "out_of_memory",
+        ValueError: "unsupported",  # a relative path like a//b or ../c: no such place in the output
     }
     return classes.get(type(error), "crashed")
 
 
-class Write:
-    """`DENOISED` -> `SHOWN`: images into storage, and when all of them are there, their rows.
-
-    What can't be written stops the job: it's about the output, not about an image.
-
-    Args:
-        output_url: The output of the job.
-    """
-
-    def __init__(self, output_url: str) -> None:
-        self.output_url = output_url
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Writes every row of the table."""
-        with ThreadPoolExecutor(FETCHES_AT_ONCE) as threads:
-            rows = list(threads.map(self._row, table.to_pylist()))
-        status.append(self.output_url, rows)
-        for row in rows:
-            row["megapixels"] = (row.get("width") or 0) * (row.get("height") or 0) / 1e6
-        shown = [{name: row[name] for name in SHOWN.names} for row in rows]
-        return pa.Table.from_pylist(shown, SHOWN)
-
-    def _row(self, row: Row) -> Row:
-        begun, encoded = time.monotonic(), row.pop("encoded")
-        if encoded is not None:
-            try:
-                url = storage.join(self.output_url, IMAGES, row["relative_path"])
-            except ValueError as error:  # a key like a//b or ../c: no such place in the output
-                row |= {"failure_class": "unsupported", "message": str(error)}
-            else:
-                storage.write(url, encoded)
-                sha256 = hashlib.sha256(encoded).hexdigest()
-                row |= {"output_uri": url, "output_sha256": sha256}
-        return row | {
-            "status": "failed" if row["failure_class"] else "denoised",
-            "seconds_write": time.monotonic() - begun,
-            "node": platform.node(),
-            "finished_at": datetime.now(UTC),
-        }
+def _written(url: str, encoded: bytes) -> Row:
+    """Where the image is now. What is about the whole output stops the job: no space, no right."""
+    try:
+        storage.write(url, encoded)
+    except OSError as error:
+        failure_class = faults.failure_class(error)
+        if failure_class != "transient_io" and error.errno not in NO_SUCH_NAME:
+            raise
+        return _failure(failure_class or "unsupported", f"not written: {error}")
+    return {"output_uri": url, "output_sha256": hashlib.sha256(encoded).hexdigest()}
