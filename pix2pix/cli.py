@@ -12,13 +12,15 @@ import typer
 
 from pix2pix.settings import Settings
 
-PARTIAL, OVER_BUDGET = 3, 4  # exit codes; 0 all well, 1 crash or refused, 2 wrong usage
+PARTIAL, OVER_BUDGET, GAPS = 3, 4, 5  # exit codes; 0 all well, 1 crash or refused, 2 wrong usage
 
 Pairs = Annotated[
     str, typer.Argument(help="Pairs: SIDD's layout, or two folders noisy/ and clean/. Any URL.")
 ]
 Run = Annotated[str, typer.Argument(help="Folder of the run: checkpoints, history, curves.")]
-Archive = Annotated[str, typer.Argument(help="Folder of images to denoise; never written to.")]
+Archive = Annotated[
+    str, typer.Argument(help="Folder of images, or a .parquet or .csv list; never written to.")
+]
 Output = Annotated[str, typer.Argument(help="Folder to fill: images/, status/, summary.json.")]
 Checkpoint = Annotated[
     str, typer.Option(help="A run (its best checkpoint is taken), or one checkpoint. Any URL.")
@@ -119,11 +121,27 @@ def denoise(
     checkpoint: Checkpoint,
     *,
     strength: Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")] = 1,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
+    ] = None,
+    clean_below: Annotated[
+        float | None, typer.Option(min=0, help="Noise level under which an image is kept as it is.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")
+    ] = False,
     reference: Annotated[
         str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try once more what failed before.")
+        str | None,
+        typer.Option(
+            is_flag=False, flag_value="all", metavar="[=CLASS,...]",
+            help="Try once more what failed before, all of it or some classes.",
+        ),
+    ] = None,
+    redo_older_models: Annotated[
+        bool, typer.Option("--redo-older-models", help="Also do what other weights have done.")
     ] = False,
     max_failed: Annotated[
         str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
@@ -134,26 +152,57 @@ def denoise(
     gpu: Gpu = False,
     precision: Precision = "auto",
     verbose: Verbose = False,
-) -> None:
+) -> None:  # fmt: skip
     """Denoises what is new in an archive; the same command again does what is missing."""
-    from pix2pix import cluster, denoising
+    from pix2pix import checkpoints, cluster, denoising, estimate, harm, summary
+    from pix2pix.stages import Way
 
     try:
-        denoising.budget(max_failed)
+        summary.budget(max_failed)
+        retry = denoising.failure_classes(retry_failed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with cluster.joined(verbose):
-        done = denoising.denoised(
-            archive, output, checkpoint, strength=strength, reference_url=reference,
-            retry_failed=retry_failed, max_failed=max_failed, actors=actors, gpu=gpu,
-            precision=precision, show=cluster.printed,
-        )  # fmt: skip
-    for text in denoising.lines(done):
+        url, sha256 = checkpoints.identified(checkpoint)
+        below = harm.CLEAN_BELOW if clean_below is None else clean_below
+        way = Way(url, sha256, strength, quality, below, precision, reference)
+        work = {
+            "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
+            "show": cluster.printed,
+        }  # fmt: skip
+        if dry_run:
+            for text in estimate.lines(estimate.estimated(archive, output, way, **work)):
+                cluster.printed(text)
+            return
+        done = denoising.denoised(archive, output, way, max_failed=max_failed, **work)
+    for text in summary.lines(done):
         cluster.printed(text)
     if done.over_budget:
         raise typer.Exit(OVER_BUDGET)
     if done.failed:
         raise typer.Exit(PARTIAL)
+
+
+@app.command()
+@_reported
+def verify(
+    archive: Archive,
+    output: Output,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Look whether objects are there; don't read them.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Checks that every image has exactly one row of its present state, and its object is whole."""
+    from pix2pix import cluster, verification
+
+    with cluster.joined(verbose):
+        result = verification.verified(archive, output, quick=quick, show=cluster.printed)
+    for text in verification.lines(result):
+        cluster.printed(text)
+    if result.gaps:
+        raise typer.Exit(GAPS)
 
 
 @app.command()
