@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock
 DEMO ?= demo
 
-.PHONY: demo test test-slow check bench lock
+.PHONY: demo test test-slow faults check bench lock
 .DELETE_ON_ERROR:
 
 # Trains about three minutes on two workers, then denoises and scores a scene never seen before.
@@ -25,6 +25,10 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
 
+# A thousand photographs, while drivers, processes, a node and the storage die: about ten minutes.
+faults: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow tests/test_nothing_lost.py
+
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,6 +36,8 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/tiles.py
+	$(BIN)/python benchmarks/denoise.py
+	$(BIN)/python benchmarks/scale.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

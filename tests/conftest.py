@@ -4,6 +4,7 @@ import ctypes
 import http.client
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 
 CODES = {"429": "TooManyRequests", "500": "InternalError", "502": "x", "503": "SlowDown"}
+ADDED = 2  # levels that the checkpoint below adds to every value: results are known by hand
 READY_SECONDS = 90  # 3-5 s alone; two busy cores have taken 20
 
 
@@ -82,12 +84,42 @@ def ray_cluster(s3: S3Server) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint whose generator makes every photograph brighter by `ADDED` levels."""
+    return brightening(tmp_path_factory.mktemp("checkpoint"), ADDED)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same by one level more: other weights."""
+    return brightening(tmp_path_factory.mktemp("other"), ADDED + 1)
+
+
+def brightening(folder: Path, levels: int) -> str:
+    """A checkpoint in a folder whose generator makes every photograph brighter."""
+    import keras
+
+    from pix2pix import checkpoints, networks, settings
+
+    made_with = settings.Settings(width=4, levels=2, crop_pixels=32)
+    keras.config.set_dtype_policy("float32")
+    model = networks.generator(made_with)
+    model.get_layer("noise").bias.assign([-levels / 127.5] * 3)
+    model.save_weights(folder / checkpoints.WEIGHTS)
+    (folder / checkpoints.SETTINGS).write_text(settings.to_json(made_with))
+    (folder / checkpoints.CARD).write_text(json.dumps(checkpoints.card(folder, {"step": 1})))
+    return str(folder)
+
+
 class FaultyProxy(ThreadingHTTPServer):
     """An S3 endpoint in front of the server that fails as it is told to.
 
     `faults` are consumed one per request: a status ("503"), "reset" (no answer), "lost" (done, but
     no answer), "cut" (half of the answer's body), "hang" (an answer too late), "" (none). After
     `left` further requests, if that is a number, all are reset. `seen` are their methods and paths.
+    `shares` are faults that come by chance: {"503": 0.05}; "cut" only to reads. `on_read` is called
+    with the path of every GET before it is answered. Every answer comes `delay_seconds` late.
     """
 
     daemon_threads = True
@@ -99,6 +131,10 @@ class FaultyProxy(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.left: int | None = None
         self.seen: list[str] = []
+        self.shares: dict[str, float] = {}
+        self.delay_seconds = 0.0
+        self.random = random.Random(0)
+        self.on_read: Callable[[str], None] = lambda path: None
         self.lock = threading.Lock()
 
     def handle_error(self, request: socket.socket, client_address: tuple) -> None:
@@ -111,7 +147,12 @@ class FaultyProxy(ThreadingHTTPServer):
             if self.left is not None:
                 self.left -= 1
                 return "reset" if self.left < 0 else ""
-            return self.faults.pop(0) if self.faults else ""
+            if self.faults:
+                return self.faults.pop(0)
+            for fault, share in self.shares.items():
+                if (fault != "cut" or request.startswith("GET")) and self.random.random() < share:
+                    return fault
+            return ""
 
 
 class _FaultyRequest(BaseHTTPRequestHandler):
@@ -120,6 +161,9 @@ class _FaultyRequest(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(self.server.delay_seconds)
+        if self.command == "GET":
+            self.server.on_read(self.path)
         fault = self.server.fault(f"{self.command} {self.path}")
         self.close_connection = fault in ("reset", "hang", "lost", "cut")
         if fault == "hang":

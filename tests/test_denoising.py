@@ -1,37 +1,24 @@
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import duckdb
-import keras
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pix2pix import checkpoints, denoising, images, metrics, networks, settings, status, storage
-from pix2pix.settings import Settings
+from pix2pix import checkpoints, denoising, images, metrics, status, storage, summary
+from pix2pix.stages import Way
+from pix2pix.summary import Summary
+from tests.conftest import ADDED
 
 SAMPLES = Path(__file__).parent.parent / "samples"
-ADDED = 10  # levels that the checkpoint below adds to every value: results are known by hand
 PLACES = ("uri", "etag", "id", "output_uri", "size_bytes")
 TIMES = ("seconds_fetch", "seconds_denoise", "seconds_write", "finished_at", "attempt")
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint whose generator makes every photograph a little brighter."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    made_with = Settings(width=4, levels=2, crop_pixels=32)
-    keras.config.set_dtype_policy("float32")
-    model = networks.generator(made_with)
-    model.get_layer("noise").bias.assign([-ADDED / 127.5] * 3)
-    model.save_weights(folder / checkpoints.WEIGHTS)
-    (folder / checkpoints.SETTINGS).write_text(settings.to_json(made_with))
-    (folder / checkpoints.CARD).write_text(json.dumps(checkpoints.card(folder, {"step": 1})))
-    return str(folder)
 
 
 @pytest.fixture
@@ -52,9 +39,12 @@ def archive(tmp_path: Path) -> Path:
 
 def _denoised(
     archive: Path | str, output: Path | str, checkpoint: str, **options: object
-) -> tuple[denoising.Denoised, str]:
+) -> tuple[Summary, str]:
     lines: list[str] = []
-    done = denoising.denoised(str(archive), str(output), checkpoint, show=lines.append, **options)
+    names = {field.name for field in dataclasses.fields(Way)}
+    of_way = {name: options.pop(name) for name in names & set(options)}
+    way = Way(*checkpoints.identified(checkpoint), **of_way)
+    done = denoising.denoised(str(archive), str(output), way, show=lines.append, **options)
     return done, "\n".join(lines)
 
 
@@ -110,15 +100,16 @@ def test_the_same_call_again_does_only_what_is_new_or_changed(
     _denoised(archive, output, checkpoint)
     before = status.current(str(output))
     done, lines = _denoised(archive, output, checkpoint)
-    assert "20 done before, 0 to do" in lines
+    assert (done.done_before, done.done_now) == (20, 0)
     assert done.by_status == {"denoised": 18, "failed": 2}
     assert status.current(str(output)).equals(before)
-    Image.new("RGB", (32, 32), (50, 60, 70)).save(archive / "new.png")
-    Image.new("RGB", (32, 32), (9, 9, 9)).save(archive / "a 0.png")
-    done, lines = _denoised(archive, output, checkpoint)
-    assert "19 done before, 2 to do" in lines
+    other = Image.open(archive / "a 8.png")
+    other.save(archive / "new.png")
+    other.save(archive / "a 0.png")
+    done, _ = _denoised(archive, output, checkpoint)
+    assert (done.done_before, done.done_now) == (19, 2)
     assert done.by_status == {"denoised": 19, "failed": 2}
-    assert np.asarray(Image.open(output / "images/a 0.png"))[0, 0].tolist() == [19, 19, 19]
+    assert (output / "images/a 0.png").read_bytes() == (output / "images/a 8.png").read_bytes()
     count = duckdb.sql(f"select count(*) from '{output}/status/*.parquet'").fetchall()
     assert count == [(21,)]
 
@@ -128,8 +119,10 @@ def test_what_failed_is_tried_again_only_if_asked(
 ) -> None:
     output = tmp_path / "output"
     _denoised(archive, output, checkpoint)
-    _, lines = _denoised(archive, output, checkpoint, retry_failed=True)
-    assert "18 done before, 2 to do" in lines
+    done, _ = _denoised(archive, output, checkpoint, retry=frozenset({"crashed"}))
+    assert done.done_now == 0
+    done, _ = _denoised(archive, output, checkpoint, retry=frozenset({"undecodable"}))
+    assert (done.done_before, done.done_now) == (18, 2)
     rows = _rows(output)
     assert {path: rows[path]["attempt"] for path in ("broken.png", "b/empty.jpg", "a 1.png")} == {
         "broken.png": 2,
@@ -159,13 +152,14 @@ def test_a_reference_gives_psnr_and_ssim(archive: Path, tmp_path: Path, checkpoi
     for path in archive.glob("*"):
         if path.name != "a 2.png":
             path.unlink() if path.is_file() else [*map(os.unlink, path.iterdir()), path.rmdir()]
-    Image.new("RGB", (62, 48), (100, 100, 100)).save(archive / "a 2.png")
+    noisy = np.asarray(Image.open(archive / "a 2.png"))
+    assert noisy.max() < 250
     (tmp_path / "clean").mkdir()
-    Image.new("RGB", (62, 48), (109, 109, 109)).save(tmp_path / "clean/a 2.png")
+    Image.fromarray(noisy + np.uint8(ADDED + 1)).save(tmp_path / "clean/a 2.png")
     done, _ = _denoised(
         archive, tmp_path / "output", checkpoint, reference_url=str(tmp_path / "clean")
     )
-    # 100 + 10 against 109: off by one everywhere
+    # off by one everywhere
     assert done.means["psnr_db"] == pytest.approx(20 * np.log10(255), abs=1e-6)
     assert _rows(tmp_path / "output")["a 2.png"]["ssim"] == pytest.approx(1, abs=1e-3)
 
@@ -197,15 +191,18 @@ def test_an_output_takes_one_archive_only(archive: Path, tmp_path: Path, checkpo
     assert before == {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
 
 
-def test_what_was_done_in_another_way_stays_and_is_counted(
-    archive: Path, tmp_path: Path, checkpoint: str
+def test_what_other_weights_denoised_is_done_again_only_if_asked(
+    archive: Path, tmp_path: Path, checkpoint: str, other_checkpoint: str
 ) -> None:
     output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
-    Image.new("RGB", (32, 32), (9, 9, 9)).save(archive / "new.png")
-    done, lines = _denoised(archive, output, checkpoint, strength=0.5)
-    assert "20 were done with another checkpoint or strength and stay" in lines
-    assert done.by_checkpoint == {done.checkpoint_sha256: 21}
+    before, _ = _denoised(archive, output, checkpoint)
+    Image.open(archive / "a 8.png").save(archive / "new.png")
+    done, lines = _denoised(archive, output, other_checkpoint)
+    assert "20 images stay as other weights left them" in lines
+    assert sorted(done.by_checkpoint.values()) == [1, 20]
+    done, _ = _denoised(archive, output, other_checkpoint, redo_older_models=True)
+    assert done.by_checkpoint == {done.checkpoint_sha256: 19, before.checkpoint_sha256: 2}
+    assert done.by_status == {"denoised": 19, "failed": 2}
 
 
 def test_an_archive_without_images_is_refused(tmp_path: Path, checkpoint: str) -> None:
@@ -222,7 +219,7 @@ def test_a_missing_archive_or_checkpoint_is_refused(archive: Path, tmp_path: Pat
 
 def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpoint: str) -> None:
     with pytest.raises(RuntimeError, match="don't fit into the cluster"):
-        _denoised(archive, tmp_path / "output", checkpoint, gpu=False, actors=500)
+        _denoised(archive, tmp_path / "output", checkpoint, actors=500)
 
 
 @pytest.mark.parametrize(
@@ -230,13 +227,13 @@ def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpo
     [("1%", 300, 3), ("12", 5, 12), ("0", 9, 0), ("0.5%", 1000, 5)],
 )
 def test_a_budget_is_a_number_or_a_share(given: str, images: int, acceptable: float) -> None:
-    assert denoising.budget(given)(images) == acceptable
+    assert summary.budget(given)(images) == acceptable
 
 
 @pytest.mark.parametrize("given", ["", "%", "-1", "101%", "many", "nan"])
 def test_a_budget_that_makes_no_sense_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="must be a number or a share"):
-        denoising.budget(given)
+        summary.budget(given)
 
 
 def test_rows_have_the_table_s_columns_only(archive: Path, tmp_path: Path, checkpoint: str) -> None:
