@@ -1,40 +1,27 @@
-"""Bytes to pixels and back, with everything around the pixels kept: JPEG and PNG, 8 bit.
+"""Bytes to pixels and back, with everything around the pixels kept: what a photo archive holds.
 
-What would come back spoiled is refused by name. Exif orientation is not applied but kept, so that
-viewers turn the picture upright once.
+JPEG, PNG, TIFF, WebP, HEIC and AVIF, 8 to 16 bits. Each format's module takes a file apart and
+says what can't be read and what would be lost; here is what they have in common. What would come
+back spoiled is refused by name. Exif orientation is not applied but kept, so that viewers turn the
+picture upright once.
 """
 
-import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile, get_sampling
-from PIL.PngImagePlugin import PngImageFile
 
-from pix2pix import jpeg, png
+from pix2pix import heif, jpeg, png, tiff, webp, xmp
 
 LARGEST_PIXELS: int = 2**28
-LARGEST_SIDE: int = 2**20  # Pillow runs out of its 32-bit counts at 2**26
-PADDING_BYTES = 32  # cameras pad files with zeros and a few odd bytes; more than these is content
-REMEDY = "convert a copy to 8-bit JPEG or PNG without what is named, or leave it out"
+LARGEST_SIDE: int = 2**20  # libpng's own limit
+REMEDY = "convert a copy to RGB or grey JPEG, PNG or TIFF without what is named, or leave it out"
 DAMAGED = "copy the file again from its source, or leave it out"
 
-# All that Pillow's two classes raised for 200,000 damaged files (bytes flipped, cut out, put in,
-# cut off; PNG checksums put right). A lack of memory is about the machine, so it isn't here.
-DECODING_ERRORS = (OSError, SyntaxError)
-
-JPEG_CODINGS = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xF7: "JPEG-LS"}
-TIFF = "TIFF, or a camera's raw format built on it"
 OTHER_FORMATS = (  # by how their files start
-    (b"II*\0", TIFF),
-    (b"MM\0*", TIFF),
-    (b"II+\0", TIFF),
-    (b"MM\0+", TIFF),
     (b"IIR", "Olympus raw"),
+    (b"MMOR", "Olympus raw"),
     (b"IIU\0", "Panasonic raw"),
     (b"FUJIFILMCCD-RAW", "Fujifilm raw"),
     (b"FOVb", "Sigma raw"),
@@ -50,15 +37,6 @@ OTHER_FORMATS = (  # by how their files start
     (b"qoif", "QOI"),
     (b"\0\0\1\0", "ICO"),
 )
-ISO_BRANDS = (  # of files in the ISO container, by how the brand starts
-    (b"he", "HEIC"),
-    (b"mif1", "HEIC"),
-    (b"msf1", "HEIC"),
-    (b"avi", "AVIF"),
-    (b"crx", "Canon raw"),
-)
-
-ImageClass = TypeVar("ImageClass", bound=ImageFile)
 
 
 class Unsupported(ValueError):  # noqa: N818 - named as the status table's failure class
@@ -73,28 +51,80 @@ class Undecodable(ValueError):  # noqa: N818 - named as the status table's failu
     """Bytes that are no image, or a damaged one."""
 
 
+class Source(Protocol):
+    """A file taken apart, as each format's module does it."""
+
+    @property
+    def format(self) -> str:
+        """Its format: "JPEG", "PNG", "TIFF", "WebP", "HEIC" or "AVIF"."""
+
+    @property
+    def mode(self) -> str:
+        """How it stores a pixel: "L", "LA", "RGB" or "RGBA"."""
+
+    @property
+    def height(self) -> int:
+        """Rows, as stored."""
+
+    @property
+    def width(self) -> int:
+        """Columns, as stored."""
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits of a sample."""
+
+    @property
+    def xmp(self) -> bytes | None:
+        """The XMP packet."""
+
+    @property
+    def xmp_bytes(self) -> int:
+        """The largest XMP packet that can be put in."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the picture can't be had in RGB as it is meant, if so."""
+
+    @property
+    def loss(self) -> str | None:
+        """What would be lost if the pixels were replaced."""
+
+    def stored(self) -> np.ndarray:
+        """The pixels as stored, uint8 or uint16 (height, width, channels)."""
+
+    def encoded(
+        self, rows: Callable[[int, int], np.ndarray], quality: int | None, packet: bytes | None
+    ) -> bytes:
+        """A file like this one with other pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Photograph:
     """A photograph's pixels and what is needed to write other pixels in its place.
 
     Attributes:
-        pixels: uint8 (height, width, 3), RGB, as stored: not turned upright. Grey comes as three
-            equal channels. Read-only.
-        alpha: uint8 (height, width), put back untouched; None without transparency.
-        format: "JPEG" or "PNG".
-        mode: how the file stores it: "RGB", "L", "RGBA" or "LA".
-        before: metadata that stands before the pixels, whole JPEG segments or PNG chunks.
-        after: whole PNG chunks that stand behind the pixels.
-        coding: how a JPEG is coded, as the options of Pillow's writer.
+        pixels: uint8 or uint16 (height, width, 3), RGB, as stored: not turned upright. uint16
+            always spans 0 to 65535, also for files of 10 or 12 bits. Grey comes as three equal
+            channels. Read-only, and not always contiguous: grey and alpha are not copied apart.
+        alpha: the same type, (height, width), put back untouched; None without transparency.
+            Colours that a file stores multiplied with it stay so.
+        source: the file taken apart.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
-    format: str
-    mode: str
-    before: tuple[bytes, ...] = ()
-    after: tuple[bytes, ...] = ()
-    coding: Mapping[str, Any] = field(default_factory=dict)
+    source: Source
+
+    @property
+    def format(self) -> str:
+        """The file's format: "JPEG", "PNG", "TIFF", "WebP", "HEIC" or "AVIF"."""
+        return self.source.format
+
+    @property
+    def mode(self) -> str:
+        """How the file stores a pixel: "L", "LA", "RGB" or "RGBA"."""
+        return self.source.mode
 
     @property
     def height(self) -> int:
@@ -113,15 +143,20 @@ class Photograph:
 
     @property
     def bit_depth(self) -> int:
-        """Bits of a channel."""
-        return 8
+        """Bits of a channel in the file: 8, 10, 12 or 16."""
+        return self.source.bit_depth
+
+    @property
+    def is_denoised(self) -> bool:
+        """Whether the file's XMP carries our mark."""
+        return xmp.mark(self.source.xmp) is not None
 
 
 def decode(data: bytes) -> Photograph:
     """The photograph in a file's bytes, with everything that `encode` needs to write it back.
 
     Args:
-        data: a whole JPEG or PNG file.
+        data: a whole file.
 
     Raises:
         Undecodable: no image, or a damaged one.
@@ -129,65 +164,68 @@ def decode(data: bytes) -> Photograph:
         TooLarge: beyond LARGEST_PIXELS or LARGEST_SIDE; no pixel was decoded.
     """
     source = _source(data)
-    if loss := _loss(source):
-        raise Unsupported(f"{loss}; {REMEDY}")
-    if isinstance(source, jpeg.Jpeg):
-        picture = _decoded(JpegImageFile, source.decodable)
-        pixels, coding = _rgb(np.asarray(picture)), _coding(source, picture)
-        return Photograph(pixels, None, "JPEG", picture.mode, source.segments, (), coding)
-    image = _decoded_png(source)
-    stored = np.asarray(image)
-    alpha = stored[..., -1] if image.mode in ("LA", "RGBA") else None
-    return Photograph(_rgb(stored), alpha, "PNG", image.mode, source.before, source.after)
+    try:
+        if loss := source.loss:
+            raise Unsupported(f"{loss}; {REMEDY}")
+        stored = source.stored()
+    except Unsupported:
+        raise
+    except ValueError as error:
+        raise Undecodable(f"{error}; {DAMAGED}") from error
+    alpha = None
+    if source.mode in ("LA", "RGBA"):
+        alpha = stored[..., -1]
+        alpha.setflags(write=False)
+    return Photograph(_rgb(stored), alpha, source)
 
 
-def encode(photograph: Photograph, pixels: np.ndarray) -> bytes:
+def encode(
+    photograph: Photograph,
+    pixels: np.ndarray,
+    quality: int | None = None,
+    mark: str | None = None,
+) -> bytes:
     """A file like the photograph's, with other pixels.
 
-    Format, mode, alpha and metadata are the photograph's; of a JPEG also the quantization tables
-    and the chroma subsampling (4:4:4 where Pillow can't write the same). A grey file gets the
-    rounded mean of the three channels.
+    Format, depth, mode, alpha and metadata are the photograph's; of a JPEG also the quantization
+    tables and the chroma subsampling (4:4:4 where Pillow can't write the same), of a TIFF
+    compression and layout. A grey file gets the rounded mean of the three channels.
 
     Args:
         photograph: what `decode` returned.
-        pixels: uint8 (height, width, 3), RGB, of the photograph's size.
+        pixels: RGB, of the type and shape of the photograph's.
+        quality: 1 to 100, of a lossy format; None is as the source (its tables or an estimate).
+        mark: a text for our property in the file's XMP, printable. A packet that can't be extended
+            (see `xmp`) stays as it is, and the file unmarked. Without a mark, no byte of metadata
+            changes.
 
     Raises:
-        ValueError: the pixels have another shape or type.
+        ValueError: pixels of another shape or type, a quality out of range, or an unprintable mark.
     """
-    if pixels.shape != photograph.pixels.shape or pixels.dtype != np.uint8:
+    expected = photograph.pixels
+    if pixels.shape != expected.shape or pixels.dtype != expected.dtype:
         raise ValueError(
-            f"pixels are {pixels.dtype} {pixels.shape}; a photograph takes back "
-            f"uint8 {photograph.pixels.shape}, so round, clip and crop them first"
+            f"pixels are {pixels.dtype} {pixels.shape}; a photograph takes back {expected.dtype} "
+            f"{expected.shape}, so round, clip and crop them first"
         )
-    if photograph.mode in ("L", "LA"):
-        stored = ((pixels.sum(axis=-1, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-    else:
-        stored = pixels
-    if photograph.alpha is not None:
-        stored = np.dstack([stored, photograph.alpha])
-    image = Image.fromarray(stored)
-    if photograph.format == "PNG":
-        # Level 6, the default, takes twice as long for the same size (a photograph, 2026-11).
-        encoded = _written(image, "PNG", {"compress_level": 4})
-        return png.with_chunks(encoded, photograph.before, photograph.after)
-    try:
-        encoded = _written(image, "JPEG", {**photograph.coding, "optimize": True})
-    except OSError:
-        # Pillow's buffer for optimized or progressive coding holds two bytes a pixel. Noise at the
-        # highest qualities needs more; plain baseline goes out piece by piece.
-        encoded = _written(image, "JPEG", {**photograph.coding, "progressive": False})
-    return jpeg.with_segments(encoded, photograph.before)
+    if quality is not None and not 1 <= quality <= 100:
+        raise ValueError(f"quality={quality} must be 1 to 100, or None for the source's own")
+    source = photograph.source
+    packet = None
+    if mark is not None:
+        packet = xmp.marked(source.xmp, mark, source.xmp_bytes)
+        packet = None if packet is source.xmp else packet
+    return source.encoded(_rows(photograph, pixels), quality, packet)
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
     """The pixels only, for images that are read but never written back.
 
-    Alpha and a transparent colour are dropped, a palette is looked up; Exif orientation is not
-    applied, so both images of a pair must have been stored the same way up.
+    Alpha and a transparent colour are dropped, a palette is looked up, 16 bits become 8; Exif
+    orientation is not applied, so both images of a pair must have been stored the same way up.
 
     Args:
-        data: a whole JPEG or PNG file.
+        data: a whole file.
 
     Returns:
         uint8 (height, width, 3), RGB, read-only.
@@ -197,145 +235,92 @@ def decode_rgb(data: bytes) -> np.ndarray:
             file don't matter.
     """
     source = _source(data)
-    if isinstance(source, jpeg.Jpeg):
-        return _rgb(np.asarray(_decoded(JpegImageFile, source.decodable)))
-    image = _decoded_png(source)
-    return _rgb(np.asarray(image.convert("RGB") if _is_palette(source) else image))
-
-
-def _source(data: bytes) -> jpeg.Jpeg | png.Png:
-    """The file taken apart, after all checks that hold even for its pixels alone."""
-    if name := _other_format(data):
-        raise Unsupported(f"the format is {name}; only JPEG and PNG are read; {REMEDY}")
     try:
-        source = _parted(data)
+        return _rgb(eight_bit(source.stored()))
     except ValueError as error:
         raise Undecodable(f"{error}; {DAMAGED}") from error
-    sides = source.width, source.height
+
+
+def eight_bit(pixels: np.ndarray) -> np.ndarray:
+    """The 8-bit rendering of pixels.
+
+    Args:
+        pixels: uint16, of which 65535 becomes 255, rounded to the nearest; or uint8.
+
+    Returns:
+        uint8; the same array if it was that already.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    # (v - v // 256 + 128) // 256 is v / 257 rounded, for all 65536 values, in 16 bits.
+    rounded = pixels >> 8
+    np.subtract(pixels, rounded, out=rounded)
+    rounded += 128
+    rounded >>= 8
+    return rounded.astype(np.uint8)
+
+
+def _source(data: bytes) -> Source:
+    """The file taken apart, after all checks that hold even for its pixels alone."""
+    if name := _other_format(data):
+        raise Unsupported(f"the format is {name}, which is not read; {REMEDY}")
+    try:
+        source = _parted(data)
+        sides, refusal = (source.width, source.height), source.refusal
+    except ValueError as error:
+        raise Undecodable(f"{error}; {DAMAGED}") from error
+    if refusal:
+        raise Unsupported(f"{refusal}; {REMEDY}")
     if sides[0] * sides[1] > LARGEST_PIXELS or max(sides) > LARGEST_SIDE:
         raise TooLarge(
             f"{sides[0]}x{sides[1]} pixels are more than LARGEST_PIXELS={LARGEST_PIXELS}, "
             f"or a side is more than LARGEST_SIDE={LARGEST_SIDE}; cut the image into parts"
         )
-    if refusal := _refusal(source):
-        raise Unsupported(f"{refusal}; {REMEDY}")
     return source
 
 
-def _parted(data: bytes) -> jpeg.Jpeg | png.Png:
+def _parted(data: bytes) -> Source:
     if data.startswith(jpeg.START + b"\xff"):
         return jpeg.parted(data)
     if data.startswith(png.START):
         return png.parted(data)
-    raise ValueError(f"{len(data)} bytes that start with {data[:8]!r} are neither JPEG nor PNG")
+    if data.startswith(tiff.STARTS):
+        return tiff.parted(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return webp.parted(data)
+    if heif.is_heif(data):
+        return heif.parted(data)
+    raise ValueError(f"{len(data)} bytes that start with {data[:8]!r} are no image that we know")
 
 
 def _other_format(data: bytes) -> str | None:
     """The name of another image format that the bytes start like."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
     if data[:2] == b"BM" and data[6:10] == bytes(4):  # two letters alone would be many a text
         return "BMP"
-    is_iso = data[4:8] == b"ftyp"
-    start, names = (data[8:12], ISO_BRANDS) if is_iso else (data[:16], OTHER_FORMATS)
-    return next((name for known, name in names if start.startswith(known)), None)
-
-
-def _refusal(source: jpeg.Jpeg | png.Png) -> str | None:
-    """Why the file's picture can't be had in 8-bit RGB as it is meant, if so."""
-    if isinstance(source, jpeg.Jpeg):
-        if source.frame not in jpeg.READ_FRAMES:
-            coding = JPEG_CODINGS.get(source.frame, "hierarchical or arithmetic")
-            return f"the JPEG's coding is {coding}; only baseline and progressive are read"
-        if len(source.components) not in (1, 3):
-            colors = "CMYK or YCCK" if len(source.components) == 4 else "unknown"
-            return (
-                f"the JPEG has {len(source.components)} components, so its colours are {colors}; "
-                "only grey (1) and colour (3) are read"
-            )
-    elif source.needs:
-        return f"the PNG can't be read without {source.needs}, which we don't know"
-    elif b"acTL" in source.names:
-        return "the PNG is animated; only still images are read"
-    if source.bit_depth != 8 and not _is_palette(source):
-        return f"the bit depth is {source.bit_depth}; only 8 bits come back as they were"
-    return None
-
-
-def _is_palette(source: jpeg.Jpeg | png.Png) -> bool:
-    return isinstance(source, png.Png) and source.color == 3
-
-
-def _loss(source: jpeg.Jpeg | png.Png) -> str | None:
-    """What would be lost if the file's pixels were replaced."""
-    if isinstance(source, jpeg.Jpeg):
-        if source.is_several:
-            return "the JPEG holds several pictures (MPO), of which only the first would be kept"
-    elif _is_palette(source):
-        return "the PNG has a palette, which can't hold a denoised picture's colours"
-    elif b"tRNS" in source.names:
-        return "the PNG has a transparent colour (tRNS), which denoising would blur away"
-    content = source.trailing.strip(b"\0\xff\r\n ")
-    if len(content) > PADDING_BYTES:
-        return (
-            f"{len(source.trailing)} bytes follow the picture's end, a motion photo, gain map or "
-            "preview that would be lost"
-        )
-    return None
-
-
-def _decoded(plugin: type[ImageClass], data: bytes) -> ImageClass:
-    """The decoded picture in bytes without metadata, so that Pillow parses and warns about none.
-
-    Opening by Pillow's class leaves out its own limit on pixels, which is a global that warns.
-    """
-    try:
-        image = plugin(io.BytesIO(data))
-        image.load()
-    except DECODING_ERRORS as error:
-        raise Undecodable(f"{error}; {DAMAGED}") from error
-    return image
-
-
-def _decoded_png(source: png.Png) -> PngImageFile:
-    """The decoded picture, with every row that its header promises."""
-    image = _decoded(PngImageFile, source.coded)
-    # Pillow leaves missing rows at zero without a word. Counting them takes as long as decoding,
-    # so only where the last rows (of Adam7's last passes too) have a zero.
-    if not np.asarray(image)[-2:].all() and not source.is_complete():
-        raise Undecodable(f"the PNG has fewer rows than the {source.height} it says; {DAMAGED}")
-    return image
-
-
-def _coding(source: jpeg.Jpeg, image: JpegImageFile) -> dict[str, Any]:
-    """How Pillow's writer codes like the source: a table for each component, the last repeated."""
-    if any(table not in image.quantization for _, _, _, table in image.layer):
-        raise Unsupported(f"the JPEG has quantization tables between its scans; {REMEDY}")
-    tables = [image.quantization[table] for _, _, _, table in image.layer]
-    while len(tables) > 1 and tables[-1] == tables[-2]:
-        tables.pop()
-    return {
-        "qtables": tables,
-        # 4:4:4 also where Pillow doesn't know the source's, such as 4:4:0; its own is 4:2:0.
-        "subsampling": 0 if source.stores_rgb else max(get_sampling(image), 0),
-        "progressive": source.frame == jpeg.PROGRESSIVE,
-        "keep_rgb": source.stores_rgb,
-    }
+    if data[4:12] == b"ftypcrx ":
+        return "Canon raw"
+    return next((name for known, name in OTHER_FORMATS if data.startswith(known)), None)
 
 
 def _rgb(stored: np.ndarray) -> np.ndarray:
-    """Read-only uint8 (height, width, 3) of a picture with 1 to 4 channels; alpha is dropped."""
-    channels = stored.reshape(*stored.shape[:2], -1)
-    is_grey = channels.shape[-1] < 3
-    rgb = (
-        np.repeat(channels[..., :1], 3, -1) if is_grey else np.ascontiguousarray(channels[..., :3])
-    )
+    """Read-only (height, width, 3) of a picture with 1 to 4 channels, without a copy."""
+    is_grey = stored.shape[-1] < 3
+    shape = (*stored.shape[:2], 3)
+    rgb = np.broadcast_to(stored[..., :1], shape) if is_grey else stored[..., :3]
     rgb.setflags(write=False)
     return rgb
 
 
-def _written(image: Image.Image, format_name: str, options: Mapping[str, Any]) -> bytes:
-    """The image in Pillow's coding, with whatever metadata Pillow adds."""
-    file = io.BytesIO()
-    image.save(file, format_name, **options)
-    return file.getvalue()
+def _rows(photograph: Photograph, pixels: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    """From the first row and the one after the last to pixels as the file stores them."""
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        stored = pixels[top:bottom]
+        if photograph.mode in ("L", "LA"):
+            total = stored.sum(axis=-1, keepdims=True, dtype=np.uint32)
+            stored = ((total + 1) // 3).astype(pixels.dtype)
+        if photograph.alpha is not None:
+            return np.concatenate([stored, photograph.alpha[top:bottom, :, None]], axis=-1)
+        return stored
+
+    return rows

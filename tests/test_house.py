@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
-    {"settings", "cluster", "faults", "jpeg", "png", "noise_level"},
+    {"settings", "cluster", "faults", "noise_level", "xmp", "mpf", "iso", "tiff_blocks"},
     {"fanout", "local", "ids"},
+    {"jpeg", "png", "tiff", "webp", "heif"},
     {"storage", "images", "metrics", "losses", "networks"},
     {"parquet", "checkpoints", "lease"},
     {"lists", "table"},

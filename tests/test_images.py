@@ -1,4 +1,4 @@
-"""Bytes to pixels and back: what comes back the same, and what is refused by name."""
+"""JPEG and PNG, bytes to pixels and back: what comes back the same, and what is refused by name."""
 
 import io
 import struct
@@ -8,17 +8,16 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import get_sampling
 
-from pix2pix import images
+from pix2pix import images, jpeg
 
 PNG_MODES = ["RGB", "L", "RGBA", "LA"]
 ORIENTATION = 0x0112
@@ -203,12 +202,16 @@ def test_a_jpeg_without_jfif_keeps_its_colours(segments: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_noise_at_the_highest_quality_is_written(progressive: bool) -> None:
+def test_noise_at_the_highest_quality_is_written(
+    progressive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (300, 300, 3), dtype=np.uint8) * 255
-    data = saved(Image.fromarray(noise), "JPEG", qtables=[[1] * 64], subsampling=0)
-    photograph = images.decode(data)
-    photograph = replace(photograph, coding={**photograph.coding, "progressive": progressive})
-    result = images.decode(images.encode(photograph, photograph.pixels))
+    # Pillow writes the progressive source only with a larger buffer; ours must do without.
+    monkeypatch.setattr(ImageFile, "MAXBLOCK", 2**20)
+    options = {"qtables": [[1] * 64], "subsampling": 0, "progressive": progressive}
+    data = saved(Image.fromarray(noise), "JPEG", **options)
+    monkeypatch.undo()
+    result = images.decode(unchanged(data))
     assert psnr_db(noise, result.pixels) > 40
 
 
@@ -290,9 +293,12 @@ def test_png_chunks_that_would_be_untrue_are_dropped() -> None:
     assert chunk_names(result) == [b"IHDR", b"IDAT", b"IEND"]
 
 
-def test_padding_after_the_end_is_no_reason_to_refuse() -> None:
+@pytest.mark.parametrize(
+    "behind", [bytes(5000) + b"\r\n", b"\0\0\0\x18ftypmp42" + bytes(range(99))]
+)
+def test_what_follows_the_end_goes_along(behind: bytes) -> None:
     for data in (JPEG, PNG):
-        assert len(unchanged(data + bytes(5000) + b"\r\n")) > 0
+        assert unchanged(data + behind) == unchanged(data) + behind
 
 
 private = st.tuples(st.sampled_from([0xE3, 0xE5, 0xEC, 0xFE]), st.binary(max_size=40))
@@ -331,8 +337,10 @@ def test_any_jpeg_goes_round(
     source = with_segments(source, *(segment(*other) for other in others))
     result = unchanged(source)
     first, second = images.decode(source), images.decode(result)
-    assert first.before == second.before
-    assert first.coding == second.coding
+    assert jpeg.parted(source).segments == jpeg.parted(result).segments
+    assert opened(source).quantization == opened(result).quantization
+    assert get_sampling(opened(source)) == get_sampling(opened(result))
+    assert second.pixels.shape == first.pixels.shape
     assert opened(source).size == opened(result).size
     assert opened(source).getexif()[ORIENTATION] == opened(result).getexif()[ORIENTATION]
     np.testing.assert_array_equal(np.asarray(opened(source).convert("RGB")), first.pixels)
@@ -412,23 +420,16 @@ def test_scans_of_one_component_each_are_read() -> None:
 def refused() -> dict[str, tuple[bytes, str]]:
     """For each kind that would be spoiled: a file and what the error must name."""
     rgb = picture()
-    several = saved(rgb, "MPO", save_all=True, append_images=[rgb])
     animated = saved(rgb, "PNG", save_all=True, append_images=[ImageOps.mirror(rgb)])
     rows = (b"\0" + bytes(24)) * 3
     trns = chunk(b"tRNS", bytes(6))
     return {
-        "TIFF": (saved(rgb, "TIFF"), "TIFF"),
-        "WebP": (saved(rgb, "WEBP"), "WebP"),
         "GIF": (saved(rgb, "GIF"), "GIF"),
         "BMP": (saved(rgb, "BMP"), "BMP"),
         "JPEG 2000": (saved(rgb, "JPEG2000", no_jp2=False), "JPEG 2000"),
-        "AVIF": (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF"),
-        "HEIC": (b"\0\0\0\x20ftypheic\0\0\0\0", "HEIC"),
         "Canon raw": (b"\0\0\0\x18ftypcrx \0\0\0\1", "Canon raw"),
         "Fujifilm raw": (b"FUJIFILMCCD-RAW 0201", "Fujifilm raw"),
         "JPEG XL": (b"\xff\x0a\xfa\x1f\x41", "JPEG XL"),
-        "16-bit colour": (png(png_header(4, 3, bit_depth=16), rows), "bit depth is 16"),
-        "16-bit grey": (saved(Image.new("I;16", (4, 4)), "PNG"), "bit depth is 16"),
         "1-bit": (saved(rgb.convert("1"), "PNG"), "bit depth is 1"),
         "4-bit": (png(png_header(4, 3, 4, 0), b"\0\0\0" * 3), "bit depth is 4"),
         "palette": (saved(rgb.quantize(9), "PNG"), "palette"),
@@ -436,13 +437,10 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "animated": (animated, "animated"),
         "unknown need": (png(png_header(4, 3), rows, chunk(b"CgBI", b"")), "CgBI"),
         "CMYK": (saved(rgb.convert("CMYK"), "JPEG"), "CMYK"),
-        "several": (several, "several pictures"),
         "12-bit": (patched(JPEG, bit_depth=12), "bit depth is 12"),
         "lossless": (patched(JPEG, 0xC3), "lossless"),
         "late table": (separate_scans(late_table=True), "tables between its scans"),
         "arithmetic": (patched(JPEG, 0xC9), "arithmetic"),
-        "motion photo": (JPEG + b"\0\0\0\x18ftypmp42" + bytes(range(99)), "motion photo"),
-        "PNG and more": (PNG + JPEG, "follow the picture's end"),
     }  # fmt: skip
 
 
@@ -460,6 +458,7 @@ DAMAGED = {
     "html": b"<!DOCTYPE html><html>404</html>",
     "text like a BMP": b"BMW owners' club",
     "video": b"\0\0\0\x18ftypmp42" + bytes(50),
+    "HEIC start only": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "JPEG start only": JPEG[:2],
     "truncated JPEG": JPEG[:-200],
     "JPEG without its end": JPEG[:-2],
@@ -489,7 +488,7 @@ def test_what_is_no_whole_image_is_undecodable(kind: str) -> None:
 
 
 def test_bytes_of_no_image_are_quoted() -> None:
-    with pytest.raises(images.Undecodable, match="4 bytes that start with b'text' are neither"):
+    with pytest.raises(images.Undecodable, match="4 bytes that start with b'text' are no image"):
         images.decode(b"text")
 
 

@@ -27,12 +27,18 @@ def test_a_jpeg_is_taken_apart_without_a_byte_lost() -> None:
     assert [segment[:2] for segment in parted.segments] == [b"\xff\xe0", b"\xff\xfe"]
     assert (parted.width, parted.height, parted.bit_depth) == (24, 16, 8)
     assert (parted.components, parted.frame, parted.trailing) == (b"\1\2\3", 0xC0, b"more")
-    assert jpeg.with_segments(JPEG, parted.segments) == JPEG
-    assert len(parted.coded) + sum(map(len, parted.segments)) == len(JPEG)
+    ends = [place + len(part) for place, part in zip(parted.places, parted.segments, strict=True)]
+    assert [JPEG[start:end] for start, end in zip(parted.places, ends, strict=True)] == [
+        *parted.segments
+    ]
+    pieces = [jpeg.START, *parted.segments, parted.head, parted.body]
+    assert sum(map(len, pieces)) == parted.end == len(JPEG)
 
 
 def test_fill_bytes_before_a_marker_are_skipped() -> None:
-    assert jpeg.parted(JPEG[:2] + b"\xff\xff" + JPEG[2:]).coded == jpeg.parted(JPEG).coded
+    filled = jpeg.parted(JPEG[:2] + b"\xff\xff" + JPEG[2:])
+    assert filled.segments == jpeg.parted(JPEG).segments
+    assert filled.places[0] == 4
 
 
 def test_an_end_inside_a_segment_does_not_end_the_picture() -> None:
@@ -58,7 +64,7 @@ def test_colours_are_guessed_as_libjpeg_does(
 ) -> None:
     # Written with luma first, grey is (128, 128, 128); read as RGB, chroma's 128 is green and blue.
     data = saved(Image.new("RGB", (8, 8), (255, 255, 255)), "JPEG", quality=100, subsampling=0)
-    coded = bytearray(jpeg.parted(data).coded)
+    coded = bytearray(jpeg.START + jpeg.parted(data).head + jpeg.parted(data).body)
     frame, scan = coded.index(b"\xff\xc0"), coded.index(b"\xff\xda")
     for i, identifier in enumerate(identifiers):
         coded[frame + 10 + 3 * i] = identifier
