@@ -4,12 +4,21 @@ Paths are Python's, errors the operating system's.
 """
 
 import errno
+import functools
+import itertools
 import os
 import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeAlias
 
+from pix2pix import fanout
+
+LISTINGS_AT_ONCE = 8  # folders; on network disks each file costs a round trip
+FILES_AT_ONCE = 1_000
+File: TypeAlias = tuple[str, int, str]  # relative name, size in bytes, etag
+Folder: TypeAlias = tuple[str, tuple]  # relative name, and (device, inode) of those above it
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # of such filesystems
 
 
@@ -50,27 +59,20 @@ def create(path: str, data: bytes) -> bool:
     return True
 
 
-def files(root: str) -> Iterator[tuple[str, int, str]]:
+def files(root: str) -> Iterator[File]:
     """Relative name, size in bytes and etag of every file below `root`; see `storage.files`.
 
     Raises:
         OSError: a folder could not be listed.
     """
-    waiting: list[tuple[str, tuple]] = [("", ())]
-    while waiting:
-        folder, above = waiting.pop()
-        path = os.path.join(root, folder)
-        here = (os.stat(path).st_dev, os.stat(path).st_ino)
-        if here in above:
-            continue  # a link to a folder above: its files are listed already
-        with os.scandir(path) as items:
-            for item in items:
-                name = os.path.join(folder, item.name)
-                about = _about(item)
-                if about and stat.S_ISDIR(about.st_mode):
-                    waiting.append((name, (*above, here)))
-                elif about and stat.S_IFMT(about.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
-                    yield name, *_state(about)
+    folders: list[Folder] = []
+    for found, further in _listed(root, ("", ())):  # most have no folders: no thread for them
+        yield from found
+        folders += further
+    if folders:
+        work = functools.partial(_listed, root)
+        for found in fanout.streamed(folders, lambda folder, _: work(folder), LISTINGS_AT_ONCE):
+            yield from found
 
 
 def about(path: str) -> tuple[int, str]:
@@ -86,6 +88,27 @@ def about(path: str) -> tuple[int, str]:
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     return _state(about)
+
+
+def _listed(root: str, folder: Folder) -> Iterator[tuple[list[File], list[Folder]]]:
+    """Files and folders right in a folder, some at a time."""
+    name, above = folder
+    path = os.path.join(root, name)
+    here = (os.stat(path).st_dev, os.stat(path).st_ino)
+    if here in above:
+        return  # a link to a folder above: its files are listed already
+    with os.scandir(path) as items:
+        while some := list(itertools.islice(items, FILES_AT_ONCE)):
+            files: list[File] = []
+            folders: list[Folder] = []
+            for item in some:
+                below = os.path.join(name, item.name)
+                about = _about(item)
+                if about and stat.S_ISDIR(about.st_mode):
+                    folders.append((below, (*above, here)))
+                elif about and stat.S_IFMT(about.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
+                    files.append((below, *_state(about)))
+            yield files, folders
 
 
 def _about(item: "os.DirEntry[str]") -> os.stat_result | None:

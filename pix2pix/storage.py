@@ -264,9 +264,9 @@ def files(url: str) -> Iterator[Entry]:
     """Every file below the folder `url`, streamed, in no particular order.
 
     Local links are followed, except to a folder above them; one that leads nowhere is listed. Keys
-    that end in ``/`` are placeholders, not files. S3 is listed by several threads, which end with
-    the iterator: more than a page is split by the names up to the next ``/``, as long as these are
-    at most `PAGES_TO_SPLIT` pages.
+    that end in ``/`` are placeholders, not files. Disks and S3 are listed by several threads, which
+    end with the iterator. In S3 more than a page is split by the names up to the next ``/``, where
+    these are at most `PAGES_TO_SPLIT` pages.
 
     Raises:
         FileNotFoundError: no such folder or bucket; in an object store a folder without keys does

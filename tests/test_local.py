@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,25 @@ def test_a_link_whose_answer_was_lost_was_made(
     assert local.create(f"{tmp_path}/a", b"1")
     assert not local.create(f"{tmp_path}/a", b"2")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_tree_is_listed_whole_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "FILES_AT_ONCE", 3)
+    names = {f"{a}/{b}/{c}" for a in range(9) for b in range(4) for c in range(5)}
+    names |= {f"{c}.jpg" for c in range(8)}
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(names) == sorted(name for name, _, _ in local.files(str(tmp_path)))
+
+
+def test_a_folder_that_goes_while_it_is_listed_stops_the_listing(tmp_path: Path) -> None:
+    for a in range(50):
+        for b in range(20):
+            (tmp_path / f"{a}/{b}").mkdir(parents=True)
+            (tmp_path / f"{a}/{b}/a.jpg").touch()
+    listing = local.files(str(tmp_path))
+    next(listing)
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        list(listing)
