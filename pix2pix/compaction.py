@@ -17,7 +17,7 @@ from pix2pix import ids, parquet, storage, table
 
 ROWS_PER_PART = 250_000  # about 50 MB of zstd
 ROWS_AT_ONCE = 4_000_000  # told apart at once, about 100 bytes each
-KNOWN = "_known.json"  # DuckDB's *.parquet, pandas and Spark pass it over
+KNOWN = "compacted.json"  # not among the parts: polars reads a folder of one kind of file alone
 
 _NAMED = np.dtype(
     [("key", ids.ID), ("age", "i8"), ("attempt", "i4"), ("part", "i4"), ("row", "i4")]
@@ -71,7 +71,7 @@ def compact(output_url: str) -> None:
     for part in old:
         storage.remove(part.uri)
     stay |= {url.rpartition("/")[2]: count for url, count in new}
-    note = storage.join(output_url, table.FOLDER, KNOWN)
+    note = storage.join(output_url, KNOWN)
     storage.write(note, json.dumps({"rows": stay}).encode())
 
 
@@ -85,7 +85,7 @@ def _known(output_url: str) -> dict[str, int]:
     Any part of such a set is such a set: the note need not be right about what is gone.
     """
     try:
-        return json.loads(storage.read(storage.join(output_url, table.FOLDER, KNOWN)))["rows"]
+        return json.loads(storage.read(storage.join(output_url, KNOWN)))["rows"]
     except FileNotFoundError:
         return {}
 
