@@ -1,20 +1,25 @@
-"""One photograph of any size through a generator: precision, tiles, blending. No Ray in it."""
+"""Photographs of any size through a generator: precision, tiles, memory. No Ray in it."""
 
+import math
 import os
 import tempfile
-from collections.abc import Iterator
-from itertools import pairwise
+import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from pix2pix import checkpoints, networks, settings
+from pix2pix import checkpoints, memory, networks, settings, tiles
 from pix2pix.settings import Settings
 
-TILE_PIXELS = 1536  # 6% slower than in one piece, 1024: 17%, 512: 61% (benchmarks/tiles.py)
+TILE_BYTES = 2048 * 2048 * 192  # for the layers of a tile: 2048 x 2048 at width 24 in bfloat16
 OVERLAP_PIXELS = 64  # of neighbouring tiles, at least
+STRIP_ROWS = 16  # rows that are rounded at once: they stay in the cache
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def dtype_policy(precision: str) -> str:
@@ -41,132 +46,201 @@ def dtype_policy(precision: str) -> str:
     return "mixed_bfloat16" if precision == "bfloat16" else "float32"
 
 
+class Result(NamedTuple):
+    """What became of a photograph.
+
+    Args:
+        pixels: uint8 or uint16 (height, width, 3), as it came.
+        note: What its row should say of it, such as "out of memory: tiles of 1024 pixels instead
+            of 2048"; None where all went as planned.
+    """
+
+    pixels: Pixels
+    note: str | None
+
+
 class Denoiser:
-    """A generator with its weights, ready for photographs of any size.
+    """A generator with its weights, ready for photographs of any size from many threads.
+
+    Whatever else is in flight, a photograph's tiles go through alone, one after the other, so that
+    its pixels depend on nothing but itself; those of several photographs take turns, and what a
+    thread does between its turns goes on beside the generator.
 
     Args:
         generator: noisy -> denoised, float32 (batch, height, width, 3) in [-1, 1].
         made_with: The settings it was made with: they say what sizes it takes.
-        tile_pixels: Largest height and width that go through at once; memory grows with it.
+        tile_pixels: Tiles have at most the area of a square of this side; memory grows with it.
+            None: what fits into `TILE_BYTES`.
 
     Raises:
         ValueError: tiles too small to overlap.
     """
 
     def __init__(
-        self, generator: keras.Model, made_with: Settings, tile_pixels: int = TILE_PIXELS
+        self, generator: keras.Model, made_with: Settings, tile_pixels: int | None = None
     ) -> None:
         # three quarters of it are seen on both sides of the fade: with random weights, the worst
         # case, no value then moves by more than 2/255; with 64 pixels 7% moved by more than 1/255
         self.overlap_pixels = max(OVERLAP_PIXELS, networks.context_pixels(made_with) * 3 // 2)
-        if tile_pixels < 4 * OVERLAP_PIXELS:
+        if tile_pixels is not None and tile_pixels < 4 * OVERLAP_PIXELS:
             raise ValueError(
                 f"tile_pixels={tile_pixels} must be at least {4 * OVERLAP_PIXELS}: neighbouring "
                 f"tiles overlap by {OVERLAP_PIXELS}"
             )
-        tile_pixels = max(tile_pixels, 4 * self.overlap_pixels)
         self.generator, self.made_with = generator, made_with
-        self.multiple = made_with.pixel_multiple
-        self.tile_pixels = self.multiple * max(1, tile_pixels // self.multiple)
+        self.smallest_tile_pixels = max(memory.SMALLEST_TILE_PIXELS, 4 * self.overlap_pixels)
         if made_with.generator == "unet":  # it was made for 256x256, and for nothing else
-            self.tile_pixels = self.multiple
+            self.smallest_tile_pixels = tile_pixels = made_with.pixel_multiple
+        self.bytes_of_pixel = memory.bytes_of_pixel(made_with.width, _value_bytes(generator))
+        if tile_pixels is None:
+            tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
+        self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
+        self._turn = threading.Lock()
+        self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels
+        self._values = {dtype: _function(generator, dtype) for dtype in (tf.uint8, tf.uint16)}
 
-        def levels(pixels: tf.Tensor) -> tf.Tensor:  # uint8 -> float32 (height, width, 3)
-            noisy = tf.cast(pixels[tf.newaxis], tf.float32) / 127.5 - 1.0
-            return (generator(noisy, training=False)[0] + 1.0) * 127.5
+    def denoised(self, pixels: Pixels, strength: float = 1.0) -> Pixels:
+        """The photograph without its noise: the pixels of `result`."""
+        return self.result(pixels, strength).pixels
 
-        self._levels = tf.function(
-            levels, input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)]
-        )
-
-    def denoised(self, pixels: np.ndarray, strength: float = 1.0) -> np.ndarray:
-        """The photograph without its noise.
+    def result(
+        self, pixels: Pixels, strength: float = 1.0, tile_pixels: int | None = None
+    ) -> Result:
+        """The photograph without its noise, in smaller tiles where memory doesn't suffice.
 
         A photograph larger than a tile goes through in overlapping tiles that fade into each other
-        (sides are mirrored where they are no multiple of what the generator takes). Beside input
-        and output, memory holds one row of tiles.
+        (sides are mirrored at their ends, see `tiles.Plan`). Beside input and output, memory holds
+        one tile and a strip as wide as the photograph and as high as tiles overlap.
 
         Args:
-            pixels: uint8 (height, width, 3), RGB, any size.
+            pixels: uint8 or uint16 (height, width, 3), RGB, any size, full range.
             strength: 1 takes all the noise that the generator sees, 0 gives the input back.
+            tile_pixels: Smaller tiles than this denoiser's own, for this photograph.
 
         Returns:
-            uint8 (height, width, 3), RGB: clipped and rounded.
+            The pixels, clipped and rounded, in the dtype that came; and what there is to note.
 
         Raises:
             ValueError: another shape or dtype, or a strength outside [0, 1].
             FloatingPointError: the generator gave a value that is not finite.
+            MemoryError: not even the smallest tiles fit.
+            ArithmeticError: TensorFlow failed otherwise.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(
-                f"pixels are {pixels.dtype} {pixels.shape}; they must be uint8 (height, width, 3)"
+                f"pixels are {pixels.dtype} {pixels.shape}; they must be uint8 or uint16 "
+                f"(height, width, 3)"
             )
         if not 0 <= strength <= 1:
             raise ValueError(f"strength={strength} must be between 0 (nothing) and 1 (all)")
-        if strength == 0:
-            return pixels.copy()
+        if strength == 0 or pixels.size == 0:
+            return Result(pixels.copy(), None)
+        size = wanted = min(self.tile_pixels, tile_pixels or self.tile_pixels)
+        while True:
+            plan = self._plan(pixels, size)
+            try:
+                note = f"out of memory: tiles of {size} pixels instead of {wanted}"
+                return Result(self._joined(pixels, strength, plan), note if size < wanted else None)
+            except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+                while size > self.smallest_tile_pixels and self._plan(pixels, size) == plan:
+                    size //= 2  # until that makes a difference for this photograph
+                if self._plan(pixels, size) == plan:
+                    raise MemoryError(
+                        f"a photograph of {pixels.shape[1]} x {pixels.shape[0]} pixels doesn't fit "
+                        f"into memory, not even in tiles of {plan.width} x {plan.height}: {error}"
+                    ) from error
+            except tf.errors.OpError as error:
+                raise ArithmeticError(f"TensorFlow: {error}") from error
+
+    def _plan(self, pixels: Pixels, tile_pixels: int) -> tiles.Plan:
+        side = max(tile_pixels, self.smallest_tile_pixels)
         height, width = pixels.shape[:2]
-        columns, across = self._spread(width)
-        rows, down = self._spread(height)
-        result, top = np.empty_like(pixels), 0
+        multiple = self.made_with.pixel_multiple
+        return tiles.plan(height, width, side * side, multiple, self.overlap_pixels)
 
-        def strips() -> Iterator[np.ndarray]:  # float32 (down, width, 3)
-            for row in rows:
-                source = np.pad(
-                    pixels[row : row + down],
-                    ((0, max(0, row + down - height)), (0, columns[-1] + across - width), (0, 0)),
-                    mode="symmetric",
-                )
-                tiles = (self._tile(source, column, across) for column in columns)
-                yield np.concatenate(list(_joined(tiles, columns))).swapaxes(0, 1)[:, :width]
-
-        for strip in _joined(strips(), rows):
-            source = pixels[top : top + len(strip)]
-            values = strip[: len(source)]
-            if strength < 1:
-                values = source + np.float32(strength) * (values - source)
-            if not np.isfinite(values).all():
-                raise FloatingPointError(
-                    f"the generator gave values that are not finite in rows {top} to "
-                    f"{top + len(source)}: its checkpoint is unusable at this precision"
-                )
-            result[top : top + len(source)] = np.clip(np.rint(values), 0, 255)
-            top += len(source)
+    def _joined(self, pixels: Pixels, strength: float, plan: tiles.Plan) -> Pixels:
+        """All tiles, faded into each other: first each with its left, then with its upper one."""
+        rows, columns, height, width = plan
+        result, strip = np.empty_like(pixels), columns[-1] + width
+        above = np.empty((0, strip, 3), np.float32)
+        for row, below in zip(rows, [*rows[1:], rows[-1] + height], strict=True):
+            under = np.empty((row + height - below, strip, 3), np.float32)
+            left = np.empty((height, 0, 3), np.float32)
+            down = tiles.fade(len(above))[:, None, None]
+            for column, right in zip(columns, [*columns[1:], strip], strict=True):
+                values = self._tile(pixels, row, column, plan)
+                met, kept = left.shape[1], right - column
+                across = tiles.fade(met)[:, None]
+                faded = left * (1 - across) + values[:, :met] * across
+                for piece, start in ((faded, column), (values[:, met:kept], column + met)):
+                    place = slice(start, start + piece.shape[1])
+                    under[:, place] = piece[below - row :]
+                    upper = above[:, place] * (1 - down) + piece[: len(above)] * down
+                    lower = piece[len(above) : below - row]
+                    _put(upper, result, pixels, row, start, strength)
+                    _put(lower, result, pixels, row + len(above), start, strength)
+                left = values[:, kept:].copy()
+            above = under
         return result
 
-    def _tile(self, source: np.ndarray, column: int, across: int) -> np.ndarray:
-        """float32 (across, down, 3): columns first, as `_joined` joins along the first axis."""
-        return self._levels(source[:, column : column + across]).numpy().swapaxes(0, 1)
-
-    def _spread(self, pixels: int) -> tuple[list[int], int]:
-        """Where tiles start along one side, and how long they are; they end with the padding."""
-        padded = -(-pixels // self.multiple) * self.multiple
-        if padded <= self.tile_pixels:
-            return [0], padded
-        count = -(-(padded - self.overlap_pixels) // (self.tile_pixels - self.overlap_pixels))
-        even = -(-(padded + (count - 1) * self.overlap_pixels) // count)
-        length = -(-even // self.multiple) * self.multiple
-        overlap = -(-self.overlap_pixels // self.multiple) * self.multiple
-        if self.multiple > self.overlap_pixels:  # the U-Net: any start will do
-            overlap = self.overlap_pixels
-        return [index * (length - overlap) for index in range(count - 1)] + [
-            padded - length
-        ], length
+    def _tile(self, pixels: Pixels, row: int, column: int, plan: tiles.Plan) -> NDArray[np.float32]:
+        """What the generator makes of one tile: float32 (height, width, 3) in [-1, 1]."""
+        tile = pixels[row : row + plan.height, column : column + plan.width]
+        missing = ((0, plan.height - tile.shape[0]), (0, plan.width - tile.shape[1]), (0, 0))
+        padded = np.pad(tile, missing, mode="symmetric")[np.newaxis]
+        function = self._values[tf.as_dtype(pixels.dtype)]
+        area = plan.height * plan.width
+        with self._turn:  # the generator takes all cores and most of the memory for itself
+            if self._on_cpu and area > self._largest:  # what it took once, it keeps
+                memory.demand(area * self.bytes_of_pixel * 3 // 2)
+            values = function(tf.convert_to_tensor(padded))
+            self._largest = max(area, self._largest)
+        return np.asarray(memoryview(values))[0]  # TensorFlow's own memory, uncopied
 
 
-def _joined(pieces: Iterator[np.ndarray], starts: list[int]) -> Iterator[np.ndarray]:
-    """Pieces that overlap along their first axis, cross-faded, as pieces that follow each other."""
-    held = next(pieces)
-    for (start, following), piece in zip(pairwise(starts), pieces, strict=True):
-        overlap = start + len(held) - following
-        yield held[:-overlap]
-        # only the inner half fades: what is near a tile's edge, and saw least, counts for nothing
-        place = (np.arange(overlap, dtype=np.float32) + 0.5)[:, None, None] / overlap
-        fade = np.clip(2 * place - 0.5, 0, 1)
-        held = np.concatenate(
-            [held[-overlap:] * (1 - fade) + piece[:overlap] * fade, piece[overlap:]]
-        )
-    yield held
+def _function(generator: keras.Model, dtype: tf.DType) -> tf.types.experimental.GenericFunction:
+    half = np.float32(dtype.max / 2)
+
+    def values(pixels: tf.Tensor) -> tf.Tensor:  # -> float32 (1, height, width, 3) in [-1, 1]
+        return generator(tf.cast(pixels, tf.float32) / half - 1.0, training=False)
+
+    return tf.function(values, input_signature=[tf.TensorSpec((1, None, None, 3), dtype)])
+
+
+def _put(
+    values: NDArray[np.float32], result: Pixels, pixels: Pixels, row: int, column: int,
+    strength: float,
+) -> None:  # fmt: skip
+    """Rounds values in [-1, 1] into the result at (row, column), less what lies beyond its end.
+
+    Raises:
+        FloatingPointError: a value is not finite.
+    """
+    most = np.iinfo(result.dtype).max
+    values = values[: max(0, result.shape[0] - row), : max(0, result.shape[1] - column)]
+    for start in range(0, len(values), STRIP_ROWS):
+        levels = values[start : start + STRIP_ROWS] + np.float32(1)
+        rows = slice(row + start, row + start + len(levels))
+        place = (rows, slice(column, column + levels.shape[1]))
+        levels *= np.float32(most / 2)
+        if strength < 1:
+            levels -= pixels[place]
+            levels *= np.float32(strength)
+            levels += pixels[place]
+        if not np.isfinite(levels.sum(dtype=np.float64)):
+            raise FloatingPointError(
+                f"the generator gave values that are not finite in rows {rows.start} to "
+                f"{rows.stop}: its checkpoint is unusable at this precision"
+            )
+        np.rint(levels, out=levels)
+        np.clip(levels, 0, most, out=levels)
+        result[place] = levels
+
+
+def _value_bytes(generator: keras.Model) -> int:
+    """Bytes of a value between the layers: 2 in bfloat16, 4 in float32."""
+    dtypes = (keras.backend.standardize_dtype(layer.compute_dtype) for layer in generator.layers)
+    return 2 if "bfloat16" in dtypes else 4
 
 
 def loaded(checkpoint_url: str, precision: str = "auto") -> Denoiser:

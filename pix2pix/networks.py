@@ -96,7 +96,7 @@ def residual(settings: Settings) -> keras.Model:
         for _ in range(settings.blocks):
             x = _block(x, width)
     for width in widths[-2::-1]:
-        x = keras.layers.Conv2DTranspose(width, 2, 2)(x)
+        x = Doubled(width, 2, 2)(x)  # twice as high and wide
         x = keras.layers.Add()([x, skips.pop()])
         for _ in range(settings.blocks):
             x = _block(x, width)
@@ -105,6 +105,27 @@ def residual(settings: Settings) -> keras.Model:
     )(x)  # (batch, height, width, 3)
     denoised = keras.layers.Subtract(dtype="float32", name="denoised")([noisy, noise])
     return keras.Model(noisy, denoised, name="residual")
+
+
+class Doubled(keras.layers.Conv2DTranspose):
+    """The 2x2 transposed convolution of stride 2, as two 1x1 convolutions for even and odd rows.
+
+    The same sums with the same weights. oneDNN's own in bfloat16 keeps 100 bytes per pixel for
+    each shape that it has met, for ever: ten sizes of photographs cost 2 GB.
+    """
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """(batch, height, width, channels) -> (batch, 2 height, 2 width, filters)."""
+        batch, height, width, channels = keras.ops.shape(inputs)
+        bias = keras.ops.concatenate([self.bias, self.bias])
+        rows = []
+        for row in range(2):
+            kernel = keras.ops.transpose(self.kernel[row], (2, 0, 1))  # (channels, 2, filters)
+            kernel = keras.ops.reshape(kernel, (1, 1, channels, 2 * self.filters))
+            values = keras.ops.conv(inputs, kernel) + bias
+            rows.append(keras.ops.reshape(values, (batch, height, 1, width * 2 * self.filters)))
+        both = keras.ops.concatenate(rows, axis=2)  # whole rows are copied: almost for nothing
+        return keras.ops.reshape(both, (batch, 2 * height, 2 * width, self.filters))
 
 
 def _block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:

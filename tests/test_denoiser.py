@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -132,9 +135,103 @@ def test_values_that_are_not_finite_never_become_pixels() -> None:
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8)])
-def test_other_arrays_than_8_bit_rgb_are_refused(pixels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"must be uint8 \(height, width, 3\)"):
+def test_other_arrays_than_rgb_of_8_or_16_bit_are_refused(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"must be uint8 or uint16 \(height, width, 3\)"):
         Denoiser(networks.generator(SMALL), SMALL).denoised(pixels)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_an_identity_gives_all_65536_levels_back(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        untrained = Denoiser(networks.generator(SMALL), SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = np.stack([ramp, ramp.T, ramp[::-1]], axis=2)
+    np.testing.assert_array_equal(untrained.denoised(pixels), pixels)
+    np.testing.assert_array_equal(untrained.denoised(pixels, strength=0.3), pixels)
+
+
+def test_16_bits_say_the_same_as_8_and_more(
+    generator: keras.Model, photographs: list[np.ndarray]
+) -> None:
+    model = Denoiser(generator, SMALL)
+    pixels = photographs[0][:200, :200]
+    after = model.denoised(pixels.astype(np.uint16) * 257)
+    assert after.dtype == np.uint16
+    assert np.abs(after / 257 - model.denoised(pixels)).max() <= 0.5 + 1e-2  # it rounds to a level
+    assert len(np.unique(after)) > 10_000
+
+
+def test_photographs_of_many_threads_get_the_pixels_they_get_alone(
+    generator: keras.Model, photographs: list[np.ndarray]
+) -> None:
+    model = Denoiser(generator, SMALL, tile_pixels=384)
+    cuts = [photographs[k % 4][: 400 + 90 * k, : 700 - 60 * k] for k in range(8)]
+    alone = [model.denoised(cut) for cut in cuts]
+    with ThreadPoolExecutor(4) as threads:
+        for expected, pixels in zip(alone, threads.map(model.denoised, cuts), strict=True):
+            np.testing.assert_array_equal(pixels, expected)
+
+
+def test_smaller_tiles_can_be_asked_for_one_photograph(
+    generator: keras.Model, photographs: list[np.ndarray]
+) -> None:
+    model = Denoiser(generator, SMALL, tile_pixels=1024)
+    expected = Denoiser(generator, SMALL, tile_pixels=512).denoised(photographs[1])
+    pixels, note = model.result(photographs[1], tile_pixels=512)
+    np.testing.assert_array_equal(pixels, expected)
+    assert note is None
+    assert model.result(photographs[1][:99, :99], tile_pixels=1).pixels.shape == (99, 99, 3)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+import keras, numpy as np, tensorflow as tf
+from pix2pix import denoiser, networks
+from pix2pix.settings import Settings
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+small = Settings(width=64, levels=1)
+model = denoiser.Denoiser(networks.generator(small), small, tile_pixels=1024)
+model.denoised(np.zeros((64, 64, 3), np.uint8))
+pixels = np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+large = np.tile(pixels, (8, 8, 1))
+def leave(megabytes):
+    in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + megabytes * 2**20, resource.RLIM_INFINITY))
+leave(550)
+result = model.result(pixels)
+assert (result.pixels == pixels).all()
+print(result.note)
+leave(150)
+try:
+    denoiser.Denoiser(model.generator, small).result(large)
+except MemoryError as error:
+    print(error)
+"""
+
+
+def test_out_of_memory_means_smaller_tiles_and_a_note() -> None:
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True)
+    assert "out of memory: tiles of 512 pixels instead of 1024\n" in done.stdout, done.stderr
+    assert "5600 x 4800 pixels doesn't fit into memory" in done.stdout
+
+
+def test_new_shapes_keep_no_memory() -> None:
+    """TensorFlow's own transposed convolution in bfloat16 keeps 380 MB of these ten."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        made_with = Settings()
+        model = Denoiser(networks.generator(made_with), made_with)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    held = []
+    for side in range(704, 64, -64):
+        model.denoised(np.zeros((side, 640, 3), np.uint8))
+        held.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+    assert held[-1] - held[0] < 120
 
 
 def test_tiles_too_small_to_overlap_are_refused() -> None:

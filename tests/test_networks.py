@@ -40,6 +40,17 @@ def test_the_residual_generator_begins_as_the_identity(
     np.testing.assert_array_equal(noisy, denoised)
 
 
+def test_doubling_is_the_transposed_convolution() -> None:
+    noisy = tf.random.stateless_normal((2, 5, 7, 6), (1, 2))
+    layers = networks.Doubled(4, 2, 2), keras.layers.Conv2DTranspose(4, 2, 2)
+    for layer in layers:
+        layer.build(noisy.shape)
+    values = [np.random.default_rng(0).normal(size=w.shape) for w in layers[0].weights]
+    doubled, transposed = [layer.set_weights(values) or layer(noisy) for layer in layers]
+    assert doubled.shape == (2, 10, 14, 4)
+    np.testing.assert_allclose(doubled, transposed, atol=1e-5)
+
+
 def test_the_residual_generator_keeps_no_batch_statistics() -> None:
     model = networks.residual(Settings(width=4))
     assert model.non_trainable_variables == []

@@ -1,0 +1,90 @@
+"""Where the tiles of a photograph lie, and how neighbours fade into each other. Numbers alone."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHAPE_PIXELS = 16  # sides are multiples of it, so that photographs share the shapes of tiles: each
+# new shape costs 25 ms once, and 16 wastes 0.7% on photographs of 3 to 36 megapixels, 32 1.7%
+SMALL_SHAPE_PIXELS, SMALL_PHOTOGRAPH = 64, 1_000_000  # ... and fewer shapes where they cost more
+
+
+class Plan(NamedTuple):
+    """Equal tiles: they start at each of `rows` and each of `columns`.
+
+    Starts are multiples of what the generator takes, so that all tiles see the same grid. The last
+    tile ends less than one such multiple beyond the photograph, or, alone, at its rounded side.
+    """
+
+    rows: list[int]
+    columns: list[int]
+    height: int
+    width: int
+
+
+def plan(height: int, width: int, area: int, multiple: int, overlap: int) -> Plan:
+    """The tiles that cover a photograph with the least work.
+
+    Args:
+        height: Of the photograph, in pixels.
+        width: Likewise.
+        area: Pixels of a tile at most (one of `least` squared is always allowed).
+        multiple: Heights and widths that the generator takes are multiples of this.
+        overlap: Of neighbouring tiles, in pixels, at least.
+
+    Returns:
+        The plan; it depends on these numbers alone.
+    """
+    small = height * width < SMALL_PHOTOGRAPH
+    step = math.lcm(multiple, SMALL_SHAPE_PIXELS if small else SHAPE_PIXELS)
+    grid = multiple if multiple <= overlap else 1  # the U-Net's 256: any start will do
+    least = _rounded(4 * overlap, step)
+    area = max(area, least * least)
+    best, fewest = None, math.inf
+    for down in _lengths(height, step, least, overlap):
+        for across in _lengths(width, step, least, overlap):  # from one tile to many
+            if down * across > area:
+                continue
+            rows, columns = (_starts(side, length, grid, overlap)
+                             for side, length in ((height, down), (width, across)))  # fmt: skip
+            work = len(rows) * len(columns) * down * across
+            if work < fewest:
+                best, fewest = Plan(rows, columns, down, across), work
+            break
+    if best is None:  # can't be: the last of the lengths is `least` at most
+        raise ValueError(f"no tiles of {area} pixels cover {height} x {width}")
+    return best
+
+
+def fade(length: int) -> NDArray[np.float32]:
+    """Weight of the later of two tiles over their overlap: float32 (length,), 0 to 1.
+
+    Only the inner half fades: what is near a tile's edge, and saw least, counts for nothing.
+    """
+    place = (np.arange(length, dtype=np.float32) + 0.5) / max(length, 1)
+    return np.clip(2 * place - 0.5, 0, 1)
+
+
+def _rounded(pixels: int, multiple: int) -> int:
+    return -(-pixels // multiple) * multiple
+
+
+def _lengths(side: int, step: int, least: int, overlap: int) -> list[int]:
+    """Lengths of 1, 2, 3, ... equal tiles that cover a side, down to `least`."""
+    lengths, count = [_rounded(side, step)], 1
+    while lengths[-1] > least:
+        count += 1
+        lengths.append(max(least, _rounded(-(-(side + (count - 1) * overlap) // count), step)))
+    return lengths
+
+
+def _starts(side: int, length: int, grid: int, overlap: int) -> list[int]:
+    """Where tiles of a length start; the last overlaps its neighbour by what is left over."""
+    if length >= side:
+        return [0]
+    overlap = _rounded(overlap, grid)
+    end = _rounded(side, grid) - length
+    count = -(-end // (length - overlap))
+    return [*range(0, count * (length - overlap), length - overlap), end]

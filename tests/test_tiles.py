@@ -1,0 +1,71 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pix2pix import tiles
+
+CAMERAS = [
+    (2000, 1500), (2048, 2048), (2592, 1944), (3000, 2000), (3264, 2448), (3840, 2160),
+    (4000, 3000), (4032, 3024), (4608, 3456), (5184, 3456), (6000, 4000), (7360, 4912),
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([400, 1024, 2048]))
+def test_tiles_cover_every_pixel_and_overlap_enough(height: int, width: int, side: int) -> None:
+    plan = tiles.plan(height, width, side * side, 8, 80)
+    assert plan.height * plan.width <= side * side
+    for starts, length, size in (
+        (plan.rows, plan.height, height),
+        (plan.columns, plan.width, width),
+    ):
+        assert (starts[0], length % 16) == (0, 0)
+        assert starts[-1] + length >= size
+        assert all(start % 8 == 0 for start in starts)
+        for one, two in pairwise(starts):
+            assert 80 <= one + length - two <= length  # neighbours overlap
+        for one, three in zip(starts, starts[2:], strict=False):
+            assert one + length <= three + 80 or three == starts[-1]
+        if len(starts) > 1:
+            assert starts[-1] + length < size + 8  # hardly any mirrored pixel
+
+
+def test_the_unet_s_tiles_are_256_pixels_and_start_anywhere() -> None:
+    assert tiles.plan(300, 256, 256 * 256, 256, 64) == ([0, 44], [0], 256, 256)
+
+
+def test_a_photograph_of_12_megapixels_is_three_tiles() -> None:
+    plan = tiles.plan(3000, 4000, 2048 * 2048, 8, 80)
+    assert plan == ([0], [0, 1312, 2608], 3008, 1392)  # 3 * 1392 - 2 * 80 are 16 too many
+    assert 3 * plan.height * plan.width < 1.05 * 12e6
+
+
+def test_little_is_wasted_on_photographs_of_cameras() -> None:
+    waste = []
+    for width, height in CAMERAS:
+        plan = tiles.plan(height, width, 2048 * 2048, 8, 80)
+        work = len(plan.rows) * len(plan.columns) * plan.height * plan.width
+        waste.append(work / (height * width) - 1)
+    assert max(waste) < 0.085
+    assert np.mean(waste) < 0.06
+
+
+def test_small_photographs_share_shapes() -> None:
+    sizes = np.random.default_rng(0).integers(100, 800, (300, 2))
+    shapes = {tiles.plan(int(h), int(w), 2048 * 2048, 8, 80)[2:] for h, w in sizes}
+    assert len(shapes) <= 144
+
+
+@pytest.mark.parametrize("length", [1, 2, 64, 81])
+def test_weights_of_two_tiles_add_up_to_1(length: int) -> None:
+    weights = tiles.fade(length)
+    np.testing.assert_allclose(weights + weights[::-1], 1, atol=1e-6)
+    assert (np.diff(weights) >= 0).all()
+
+
+def test_what_lies_within_a_quarter_of_the_edge_counts_for_nothing() -> None:
+    assert (tiles.fade(80)[:20] == 0).all()
+    assert tiles.fade(80)[20] > 0
