@@ -23,6 +23,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 test-slow: .venv/installed-dev
+	sh tests/system-packages.sh
 	$(BIN)/python -m pytest -m slow
 
 # A thousand photographs, while drivers, processes, a node and the storage die: about ten minutes.

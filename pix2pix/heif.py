@@ -22,6 +22,7 @@ from pix2pix import iso, xmp
 
 QUALITY = 90
 AVIF_SPEED = 7  # of 0 to 10
+MOST_PADDING = 64  # by which encoders fill up a side and crop (clap) it again
 HEIC_PRESET = "fast"
 CODINGS = {b"hvc1": "HEIC", b"av01": "AVIF"}
 PICTURES = frozenset(
@@ -101,6 +102,9 @@ class Heif:
         main = self.container.items[self.container.primary]
         if self.format == "AVIF" and (main.value(b"clap") or main.kind == b"grid"):
             return "the AVIF is cropped (clap) or made of tiles (grid), which is not read"
+        width, height = _sides(main.value(b"ispe") or bytes(12))
+        if max(width - self.width, height - self.height) >= MOST_PADDING:
+            return f"the {self.format} is cropped (clap), and what it hides would be lost"
         return None
 
     @property
@@ -299,7 +303,7 @@ def parted(data: bytes) -> Heif:
     size, configuration = main.value(b"ispe"), item.value(CONFIGURATIONS[item.kind])
     if size is None or configuration is None or len(size) < 12 or len(configuration) < 4:
         raise ValueError("the file's picture has no size or no decoder's configuration; damaged")
-    width, height = (int.from_bytes(size[place : place + 4], "big") for place in (4, 8))
+    width, height = _sides(size)
     clap = main.value(b"clap")
     if clap and len(clap) >= 16:
         width, height = (
@@ -318,6 +322,11 @@ def parted(data: bytes) -> Heif:
     if width < 1 or height < 1:
         raise ValueError(f"the file says {width}x{height} pixels; it is damaged")
     return Heif(container, coded, (width, height), depth, chroma)
+
+
+def _sides(size: bytes) -> tuple[int, int]:
+    """Columns and rows in the content of an ispe property."""
+    return int.from_bytes(size[4:8], "big"), int.from_bytes(size[8:12], "big")
 
 
 def _unturned(item: iso.Item) -> tuple[tuple[bytes, bool], ...]:

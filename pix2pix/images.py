@@ -16,6 +16,7 @@ from pix2pix import heif, jpeg, png, tiff, webp, xmp
 
 LARGEST_PIXELS: int = 2**28
 LARGEST_SIDE: int = 2**20  # libpng's own limit
+STRIP_ROWS = 64
 REMEDY = "convert a copy to RGB or grey JPEG, PNG or TIFF without what is named, or leave it out"
 DAMAGED = "copy the file again from its source, or leave it out"
 
@@ -252,12 +253,17 @@ def eight_bit(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.dtype == np.uint8:
         return pixels
-    # (v - v // 256 + 128) // 256 is v / 257 rounded, for all 65536 values, in 16 bits.
-    rounded = pixels >> 8
-    np.subtract(pixels, rounded, out=rounded)
-    rounded += 128
-    rounded >>= 8
-    return rounded.astype(np.uint8)
+    rounded = np.empty(pixels.shape, np.uint8)
+    for start in range(0, len(pixels), STRIP_ROWS):  # without a second copy in 16 bits
+        strip = pixels[start : start + STRIP_ROWS]
+        whole = strip // 257
+        np.add(
+            whole,
+            strip - whole * 257 > 128,
+            out=rounded[start : start + STRIP_ROWS],
+            casting="unsafe",
+        )
+    return rounded
 
 
 def _source(data: bytes) -> Source:

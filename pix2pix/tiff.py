@@ -71,7 +71,8 @@ class Tiff:
         pointer: where the header says where the first IFD is.
         ifd: where that is.
         pages: how many IFDs follow each other; counting stops at 2.
-        entries: tag to entry of the first IFD.
+        count: entries of the first IFD; a tag may be there twice.
+        entries: tag to its first entry there.
     """
 
     data: bytes
@@ -80,6 +81,7 @@ class Tiff:
     pointer: int
     ifd: int
     pages: int
+    count: int
     entries: dict[int, Entry]
 
     @property
@@ -163,7 +165,7 @@ class Tiff:
             return "the TIFF has further pictures (SubIFDs), which would show the noise"
         blocks = _merged(self._places())
         others = [(e.place, self._end(e)) for e in self.entries.values()]
-        for start, stop in [(0, 8), (self.ifd, self.ifd + 12 * len(self.entries) + 6), *others]:
+        for start, stop in [(0, 8), (self.ifd, self.ifd + 12 * self.count + 6), *others]:
             last = bisect.bisect_left(blocks, (stop,)) - 1
             if last >= 0 and blocks[last][1] > start:
                 return "the TIFF's pixels lie on its tags, so they can't be replaced"
@@ -324,16 +326,16 @@ class Tiff:
                 file.seek(old.place)
                 file.write(bytes(old.count))
             return
-        entries = {}
-        for tag, entry in self.entries.items():
-            file.seek(entry.position)
-            entries[tag] = file.read(20 if self.is_big else 12)
+        head, size = (8, 20) if self.is_big else (2, 12)
+        file.seek(self.ifd + head)
+        entries = [file.read(size) for _ in range(self.count)]
         count = struct.pack(self.order + self._word, len(packet))
         value = struct.pack(self.order + self._word, place)
-        entries[XMP] = struct.pack(self.order + "HH", XMP, 1) + count + value
+        entries.append(struct.pack(self.order + "HH", XMP, 1) + count + value)
+        entries.sort(key=lambda entry: struct.unpack_from(self.order + "H", entry))
         ifd = _even_end(file)
         self._write(file, ifd, "Q" if self.is_big else "H", len(entries))
-        file.write(b"".join(entries[tag] for tag in sorted(entries)))
+        file.write(b"".join(entries))
         file.write(struct.pack(self.order + self._word, 0))
         self._write(file, self.pointer, self._word, ifd)
 
@@ -393,7 +395,7 @@ def parted(data: bytes) -> Tiff:
         (next_ifd,) = struct.unpack_from(order + word, data, ifd + head + count * size)
     except (struct.error, OverflowError) as error:
         raise ValueError(f"the TIFF breaks off in its directory: {error}; truncated") from error
-    result = Tiff(data, order, is_big, pointer, ifd, 2 if next_ifd else 1, entries)
+    result = Tiff(data, order, is_big, pointer, ifd, 2 if next_ifd else 1, count, entries)
     if result.width <= 0 or result.height <= 0:
         raise ValueError(f"the TIFF says {result.width}x{result.height} pixels; it is damaged")
     return result

@@ -218,7 +218,7 @@ def _joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _quantizer(partition: bytes) -> float:
-    """The quantizer index of a VP8 key frame, 0 to 127, the mean over its segments.
+    """The quantizer index of a VP8 key frame, 0 to 127, in the middle of its segments.
 
     Args:
         partition: the first partition, from behind the frame's size.
@@ -253,9 +253,13 @@ def _quantizer(partition: bytes) -> float:
         for _ in range(8):
             signed(6)
     number(2)
-    base = 0 if is_absolute and number(7) >= 0 else number(7)
-    mean = base + sum(quantizers) / len(quantizers)
-    return min(max(mean, 0), LARGEST_QUANTIZER)
+    base = number(7)
+    mean, finest = sum(quantizers) / len(quantizers), min(quantizers)
+    # libwebp spreads its segments around what its quality says, a little more to the coarse side:
+    # with a third of the finest, the quality of 13 photographs saved at 75 to 95 came out within 4,
+    # at 30 to 60 between 2 too low and 13 too high.
+    middle = mean + (finest - mean) / 3 + (0 if is_absolute else base)
+    return min(max(middle, 0), LARGEST_QUANTIZER)
 
 
 def _bits(partition: bytes) -> Iterator[int]:

@@ -64,7 +64,8 @@ def marked(packet: bytes | None, text: str, most_bytes: int = LARGEST_BYTES) -> 
         raise ValueError(f"the mark {text!r} has control characters; give printable text")
     result = _extended(EMPTY if packet is None else packet, text)
     if len(result) > most_bytes:
-        result = re.sub(rb"\s+(?=<\?xpacket end)", b"\n", result)
+        head, end, rest = result.rpartition(b"<?xpacket end")
+        result = head.rstrip() + b"\n" + end + rest
     return result if len(result) <= most_bytes and mark(result) == text else packet
 
 
