@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -28,22 +28,20 @@ def streamed(first: list[Task], work: Work[Task, T], threads: int) -> Iterator[T
         Exception: what a task raised.
     """
     crew: _Crew[Task, T] = _Crew(first, work, threads)
-    with_all = ThreadPoolExecutor(threads, thread_name_prefix="fanout")
+    # Not a ThreadPoolExecutor: Python would wait at its exit for a store that doesn't answer.
+    for _ in range(threads):
+        threading.Thread(target=crew.run, name="fanout", daemon=True).start()
     try:
-        for _ in range(threads):
-            with_all.submit(crew.run).add_done_callback(crew.out.put)
-        running = threads
-        while running:
+        while threads:
             got = crew.out.get()
             if isinstance(got, Future):
                 got.result()
-                running -= 1
+                threads -= 1
             else:
                 crew.room.release()
                 yield got
     finally:
         crew.stop()
-        with_all.shutdown(wait=False)
 
 
 class _Crew(Generic[Task, T]):
@@ -58,6 +56,17 @@ class _Crew(Generic[Task, T]):
         self.stopped = False
 
     def run(self) -> None:
+        """Lives as one of the threads, and tells the reader how that ended."""
+        ended: Future[None] = Future()
+        try:
+            self._do_tasks()
+        except BaseException as error:  # noqa: BLE001 - the reader raises it
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+        self.out.put(ended)
+
+    def _do_tasks(self) -> None:
         """Does tasks until none is left or all are to stop."""
         while True:
             with self.changed:

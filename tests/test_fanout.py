@@ -1,6 +1,8 @@
 """Claims about pix2pix.fanout."""
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -71,6 +73,19 @@ def test_the_first_error_ends_all() -> None:
 
     with pytest.raises(ConnectionError, match="no store"):
         list(fanout.streamed(list(range(100)), work, 4))
+
+
+def test_a_task_that_hangs_does_not_keep_the_process() -> None:
+    code = """if True:
+        import time
+        from pix2pix import fanout
+
+        def work(task, few):
+            yield task, []
+            time.sleep(60)
+
+        print(next(fanout.streamed([1, 2], work, 2)) in (1, 2))"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=30) == "True\n"
 
 
 def test_a_task_learns_whether_few_wait() -> None:
