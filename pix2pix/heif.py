@@ -2,28 +2,24 @@
 
 Kept by the byte: Exif, XMP, colour profile, rotation and mirroring (not applied), alpha, gain
 maps, depth, thumbnails (they show the noise, as Exif's do), motion. The main picture's tiles
-become one coded picture. HEIC goes through libheif and x265 by way of pillow-heif, an option to
-install since x265 is under the GPL; AVIF through libavif by way of imagecodecs. Both lose a
-little, at QUALITY unless told otherwise: what the source was coded with can't be read off it.
+become one coded picture.
+`heif_pixels` codes the pixels, at QUALITY unless told otherwise: what the source was coded with
+can't be read off it.
 
 Source: ISO/IEC 23008-12 (HEIF), AV1 Image File Format 1.1
 (https://aomediacodec.github.io/av1-avif/).
 """
 
 import importlib.util
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import imagecodecs
 import numpy as np
 
-from pix2pix import iso, xmp
+from pix2pix import heif_pixels, iso, xmp
 
 QUALITY = 90
-AVIF_SPEED = 7  # of 0 to 10
 MOST_PADDING = 64  # by which encoders fill up a side and crop (clap) it again
-HEIC_PRESET = "fast"
 CODINGS = {b"hvc1": "HEIC", b"av01": "AVIF"}
 PICTURES = frozenset(
     {*CODINGS, b"grid", b"iden", b"iovl", b"jpeg", b"avc1", b"unci", b"vvc1", b"j2k1"}
@@ -35,9 +31,6 @@ OF_CODING = frozenset(
 )
 TURNS = frozenset({b"irot", b"imir"})
 ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
-# What pillow-heif says it raises, what imagecodecs' errors have in common, and IndexError, which a
-# picture that libheif skips turns into.
-DECODING_ERRORS = (RuntimeError, OSError, EOFError, SyntaxError, ValueError, IndexError)
 CHROMAS = {0: "400", 1: "420", 2: "422", 3: "444"}
 
 
@@ -130,11 +123,7 @@ class Heif:
         Raises:
             ValueError: the coded picture is damaged.
         """
-        data = self._decodable()
-        try:
-            pixels = imagecodecs.avif_decode(data) if self.format == "AVIF" else _hevc_pixels(data)
-        except DECODING_ERRORS as error:
-            raise ValueError(f"the {self.format} can't be decoded: {error}") from error
+        pixels = heif_pixels.decoded(self._decodable(), self.format)
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         channels = len(self.mode)
         if pixels.shape[:2] != (self.height, self.width) or pixels.dtype.itemsize != 1 + (
@@ -144,7 +133,7 @@ class Heif:
         if pixels.shape[-1] != channels:  # a decoder may spread grey
             colors = pixels[..., : channels - (self._alpha is not None)]
             pixels = np.dstack([colors, pixels[..., -1:]]) if self._alpha is not None else colors
-        return _scaled(pixels, self.bit_depth, 16) if self.bit_depth > 8 else pixels
+        return heif_pixels.scaled(pixels, self.bit_depth, 16) if self.bit_depth > 8 else pixels
 
     def encoded(
         self, rows: Callable[[int, int], np.ndarray], quality: int | None, packet: bytes | None
@@ -159,8 +148,10 @@ class Heif:
         pixels = rows(0, self.height)
         pixels = np.ascontiguousarray(pixels[..., :3] if self.chroma != "400" else pixels[..., :1])
         if self.bit_depth > 8:
-            pixels = _scaled(pixels, 16, self.bit_depth)
-        new = iso.parted(self._coded(pixels, QUALITY if quality is None else quality))
+            pixels = heif_pixels.scaled(pixels, 16, self.bit_depth)
+        quality = QUALITY if quality is None else quality
+        coding = heif_pixels.Coding(self.format, self.bit_depth, self.chroma, *self._colors())
+        new = iso.parted(heif_pixels.encoded(pixels, coding, quality))
         picture = new.items[new.primary]
         container, main = self.container, self.container.items[self.container.primary]
         colors = b"colr"
@@ -206,48 +197,6 @@ class Heif:
         }
         handlers = tuple(box for box in bare.others if box[4:8] == b"hdlr")
         return iso.joined(replace(bare, items=items, others=handlers, boxes=()))
-
-    def _coded(self, pixels: np.ndarray, quality: int) -> bytes:
-        """A file of these pixels alone, in the source's chroma and colour space.
-
-        Args:
-            pixels: uint8, or uint16 of as many bits as the source has; (height, width, 1 or 3).
-            quality: the encoder's, 1 to 100.
-        """
-        primaries, transfer, matrix = self._colors()
-        height, width, channels = pixels.shape
-        if self.format == "AVIF":
-            # Grey without an axis of channels; 4:0:0 only exists for it.
-            coded = imagecodecs.avif_encode(
-                pixels[..., 0] if channels == 1 else pixels,
-                level=quality,
-                speed=AVIF_SPEED,
-                bitspersample=self.bit_depth,
-                pixelformat=self.chroma,
-                primaries=primaries,
-                transfer=transfer,
-                matrix=matrix,
-            )
-            return bytes(coded)
-        import pillow_heif  # here, as it's an option to install
-
-        file = io.BytesIO()
-        mode = "L" if channels == 1 else "RGB"
-        if self.bit_depth > 8:
-            pixels, mode = pixels << (16 - self.bit_depth), f"{mode};16"
-        pillow_heif.encode(
-            mode,
-            (width, height),
-            pixels.tobytes(),
-            file,
-            quality=quality,
-            color_primaries=primaries,
-            transfer_characteristics=transfer,
-            matrix_coefficients=matrix,
-            full_range_flag=1,
-            enc_params={"preset": HEIC_PRESET, "chroma": self.chroma if channels > 1 else "420"},
-        )
-        return file.getvalue()
 
     def _colors(self) -> tuple[int, int, int]:
         """Primaries, transfer and matrix of the main picture, or of its first tile; else unknown.
@@ -331,19 +280,3 @@ def _sides(size: bytes) -> tuple[int, int]:
 
 def _unturned(item: iso.Item) -> tuple[tuple[bytes, bool], ...]:
     return tuple(pair for pair in item.properties if pair[0][4:8] not in TURNS)
-
-
-def _hevc_pixels(data: bytes) -> np.ndarray:
-    """The pixels of a HEIC file, uint8 or uint16 of as many bits as the file has."""
-    import pillow_heif  # here, as it's an option to install
-
-    image = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
-    pixels = np.asarray(image)
-    return pixels >> (16 - image.info["bit_depth"]) if pixels.dtype == np.uint16 else pixels
-
-
-def _scaled(values: np.ndarray, bits: int, to_bits: int) -> np.ndarray:
-    """uint16 values of some bits to the full range of others, rounded; there and back is exact."""
-    top, to_top = 2**bits - 1, 2**to_bits - 1
-    table = (np.arange(top + 1, dtype=np.uint32) * to_top + top // 2) // top
-    return table.astype(np.uint16)[np.minimum(values, top)]

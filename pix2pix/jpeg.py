@@ -8,8 +8,6 @@ Source: ITU-T T.81 annex B, https://www.w3.org/Graphics/JPEG/itu-t81.pdf
 """
 
 import io
-import re
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,20 +16,13 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from pix2pix import mpf
+from pix2pix import jpeg_segments, mpf
 
-START = b"\xff\xd8"
-END = 0xD9
-SCAN = 0xDA
+START = jpeg_segments.START
 PROGRESSIVE = 0xC2
 READ_FRAMES = frozenset({0xC0, 0xC1, PROGRESSIVE})  # 0xC0 baseline, 0xC1 extended
-FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
-TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF})
-METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})  # APP0..APP15 and the comment
 CODINGS = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xF7: "JPEG-LS"}
 READ_AHEAD_BYTES = 16
-MOST_SEGMENTS = 2**16  # 4 GB if they are full
-MARKER = re.compile(rb"\xff+([^\xff])")
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_BYTES = 0xFFFF - 2 - len(XMP)  # of a packet in its one segment
 # Each scan is a walk over all pixels, however few bytes it has. Progressive files have about ten.
@@ -43,37 +34,8 @@ DECODING_ERRORS = (OSError, SyntaxError)
 
 
 @dataclass(frozen=True, eq=False)
-class Jpeg:
-    """A JPEG file taken apart.
-
-    Attributes:
-        frame: second byte of the start-of-frame marker; 0xC0 baseline, 0xC2 progressive.
-        bit_depth: bits of a sample.
-        height: rows.
-        width: columns.
-        components: each component's identifier in one byte, in order; three for a colour picture.
-        scans: in how many pieces the picture is coded; progressive ones have several.
-        segments: every APPn and COM segment, whole, in order. Those between two scans, which
-            nobody writes, come last.
-        places: where each segment starts in the file.
-        head: the other segments before the first scan.
-        body: from the first scan to the end of image.
-        end: where the end of image is over.
-        trailing: what follows it.
-    """
-
-    frame: int
-    bit_depth: int
-    height: int
-    width: int
-    components: bytes
-    scans: int
-    segments: tuple[bytes, ...]
-    places: tuple[int, ...]
-    head: bytes
-    body: bytes
-    end: int
-    trailing: bytes
+class Jpeg(jpeg_segments.Parts):
+    """A JPEG file taken apart."""
 
     @property
     def format(self) -> str:
@@ -132,9 +94,11 @@ class Jpeg:
 
         Source: libjpeg's `default_decompress_parms`, which most viewers follow.
         """
-        if len(self.components) != 3 or any(_is_jfif(segment) for segment in self.segments):
+        if len(self.components) != 3 or any(
+            jpeg_segments.is_jfif(segment) for segment in self.segments
+        ):
             return False
-        adobe = [segment for segment in self.segments if _is_adobe(segment)]
+        adobe = [segment for segment in self.segments if jpeg_segments.is_adobe(segment)]
         return adobe[-1][15] == 0 if adobe else self.components == b"RGB"
 
     @property
@@ -145,7 +109,11 @@ class Jpeg:
         ask, which Pillow doesn't. So a picture of one scan comes without that end: then missing
         data is an error. The zeros are for the decoder's reading ahead.
         """
-        meaning = [segment for segment in self.segments if _is_jfif(segment) or _is_adobe(segment)]
+        meaning = [
+            segment
+            for segment in self.segments
+            if jpeg_segments.is_jfif(segment) or jpeg_segments.is_adobe(segment)
+        ]
         if self.scans > 1:
             return b"".join([START, *meaning, self.head, self.body])
         whole = memoryview(self.body)[:-2]
@@ -208,7 +176,11 @@ class Jpeg:
 
         None if there are tables between the scans.
         """
-        meaning = [segment for segment in self.segments if _is_jfif(segment) or _is_adobe(segment)]
+        meaning = [
+            segment
+            for segment in self.segments
+            if jpeg_segments.is_jfif(segment) or jpeg_segments.is_adobe(segment)
+        ]
         scan_header = self.body[: 2 + int.from_bytes(self.body[2:4], "big")]
         try:
             image = JpegImageFile(io.BytesIO(b"".join([START, *meaning, self.head, scan_header])))
@@ -244,7 +216,7 @@ class Jpeg:
 
 
 def parted(data: bytes) -> Jpeg:
-    """A JPEG file taken apart into its coded picture and its metadata.
+    """A JPEG file taken apart.
 
     Args:
         data: a whole file that starts with `START`.
@@ -252,60 +224,7 @@ def parted(data: bytes) -> Jpeg:
     Raises:
         ValueError: the structure is broken or the file is truncated.
     """
-    segments: list[bytes] = []
-    places: list[int] = []
-    head: list[bytes] = []
-    body: list[bytes] = []
-    frame: tuple[int, bytes] | None = None
-    scans = 0
-    position = len(START)
-    while True:
-        marker = MARKER.match(data, position)
-        if marker is None:
-            raise ValueError(f"no JPEG marker at byte {position}; the file is truncated or damaged")
-        code, position = marker[1][0], marker.end()
-        if code == END:
-            break
-        if code not in FRAMES | TABLES | METADATA | {SCAN}:
-            raise ValueError(f"JPEG marker {code:#04x} at byte {position - 1}; the file is damaged")
-        end = _segment_end(data, position)
-        if code == SCAN:
-            scans += 1
-            end = _scan_end(data, end)
-        segment = data[position - 2 : end]
-        if code in FRAMES:
-            if frame is not None:
-                raise ValueError("the JPEG has two frame headers; the file is damaged")
-            frame = code, segment
-        if code in METADATA:
-            segments.append(segment)
-            places.append(position - 2)
-            if len(segments) > MOST_SEGMENTS:
-                raise ValueError(f"the JPEG has more than {MOST_SEGMENTS} metadata segments")
-        else:
-            (body if scans else head).append(segment)
-        position = end
-    if frame is None or scans == 0:
-        raise ValueError("the JPEG has no frame header or no scan, so no picture; it is damaged")
-    return Jpeg(
-        frame[0],
-        *_frame_header(frame[1]),
-        scans=scans,
-        segments=tuple(segments),
-        places=tuple(places),
-        head=b"".join(head),
-        body=b"".join([*body, b"\xff\xd9"]),
-        end=position,
-        trailing=data[position:],
-    )
-
-
-def _is_jfif(segment: bytes) -> bool:
-    return segment.startswith(b"\xff\xe0") and segment[4:9] == b"JFIF\0" and len(segment) >= 18
-
-
-def _is_adobe(segment: bytes) -> bool:
-    return segment.startswith(b"\xff\xee") and segment[4:9] == b"Adobe" and len(segment) >= 16
+    return Jpeg(**vars(jpeg_segments.parted(data)))
 
 
 def _is_xmp(segment: bytes) -> bool:
@@ -317,32 +236,3 @@ def _written(image: Image.Image, options: Mapping[str, Any]) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", **options)
     return file.getvalue()
-
-
-def _segment_end(data: bytes, position: int) -> int:
-    """Where a segment ends whose two length bytes stand at position."""
-    length = int.from_bytes(data[position : position + 2], "big")
-    if length < 2 or position + length > len(data):
-        raise ValueError(
-            f"the JPEG segment at byte {position - 2} says {length} bytes, "
-            f"the file has {len(data) - position} left; it is truncated or damaged"
-        )
-    return position + length
-
-
-def _scan_end(data: bytes, position: int) -> int:
-    """Where the coded picture that starts at position ends: at the next marker but a restart."""
-    marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, position)
-    if marker is None:
-        raise ValueError(f"the JPEG breaks off in its picture, at byte {len(data)}; it's truncated")
-    return marker.start()
-
-
-def _frame_header(segment: bytes) -> tuple[int, int, int, bytes]:
-    """Bit depth, height, width and component identifiers of a whole start-of-frame segment."""
-    if len(segment) < 10 or len(segment) != 10 + 3 * segment[9]:
-        raise ValueError(f"the JPEG frame header has {len(segment)} bytes; it is damaged")
-    bit_depth, height, width = struct.unpack(">BHH", segment[4:9])
-    if height == 0 or width == 0:
-        raise ValueError(f"the JPEG says {width}x{height} pixels; both must be at least 1")
-    return bit_depth, height, width, segment[10::3]

@@ -11,7 +11,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from pix2pix import heif, images, iso
+from pix2pix import heif, heif_pixels, images, iso
 
 PIXELS = photographs.pixels(64, 96)
 RGB = Image.fromarray(PIXELS)
@@ -71,9 +71,9 @@ def test_chroma_and_depth_stay(chroma: str) -> None:
 def test_levels_between_8_and_16_bits_scale_there_and_back() -> None:
     for bits in (10, 12):
         levels = np.arange(2**bits, dtype=np.uint16)
-        full = heif._scaled(levels, bits, 16)
+        full = heif_pixels.scaled(levels, bits, 16)
         assert (full[0], full[-1]) == (0, 65535)
-        np.testing.assert_array_equal(levels, heif._scaled(full, 16, bits))
+        np.testing.assert_array_equal(levels, heif_pixels.scaled(full, 16, bits))
         np.testing.assert_array_equal(np.rint(levels * (65535 / (2**bits - 1))), full)
 
 

@@ -51,6 +51,12 @@ def psnr_db(one: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+def tables(jpeg_data: bytes) -> list[list[int]]:
+    """The quantization table of each component."""
+    image = opened(jpeg_data)
+    return [image.quantization[table] for *_, table in image.layer]
+
+
 def unchanged(data: bytes) -> bytes:
     photograph = images.decode(data)
     return images.encode(photograph, photograph.pixels)
@@ -338,7 +344,7 @@ def test_any_jpeg_goes_round(
     result = unchanged(source)
     first, second = images.decode(source), images.decode(result)
     assert jpeg.parted(source).segments == jpeg.parted(result).segments
-    assert opened(source).quantization == opened(result).quantization
+    assert tables(source) == tables(result)
     assert get_sampling(opened(source)) == get_sampling(opened(result))
     assert second.pixels.shape == first.pixels.shape
     assert opened(source).size == opened(result).size
