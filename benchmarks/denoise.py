@@ -64,7 +64,7 @@ def generator_alone(checkpoint: str, paths: list[Path]) -> tuple[float, float]:
 
     tf.config.threading.set_intra_op_parallelism_threads(len(os.sched_getaffinity(0)))
     model = denoiser.loaded(checkpoint)
-    multiple = model.multiple
+    multiple = model.made_with.pixel_multiple
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
     def levels(pixels: Any) -> Any:  # noqa: ANN401 - a tf.Tensor
@@ -93,11 +93,12 @@ def naive_loop(checkpoint: str, paths: list[Path], folder: Path) -> tuple[float,
     from pix2pix import denoiser
 
     model = denoiser.loaded(checkpoint, "float32")
+    multiple = model.made_with.pixel_multiple
     megapixels = seconds = 0.0
     for place, path in enumerate([paths[0], *paths]):
         begun = time.perf_counter()
         pixels = pixels_of(path)
-        height, width = (-(-side // model.multiple) * model.multiple for side in pixels.shape[:2])
+        height, width = (-(-side // multiple) * multiple for side in pixels.shape[:2])
         padded = np.pad(
             pixels, ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)), "edge"
         )

@@ -153,6 +153,16 @@ class Photograph:
         return xmp.mark(self.source.xmp) is not None
 
 
+def pixels_promised(data: bytes) -> int:
+    """How many pixels a file's header promises; none is decoded.
+
+    Raises:
+        Undecodable, Unsupported, TooLarge: as `decode`, as far as the header says.
+    """
+    source = _source(data)
+    return source.width * source.height
+
+
 def decode(data: bytes) -> Photograph:
     """The photograph in a file's bytes, with everything that `encode` needs to write it back.
 

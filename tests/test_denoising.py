@@ -1,18 +1,33 @@
 import dataclasses
+import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from PIL import Image
 
-from pix2pix import checkpoints, denoising, images, metrics, status, storage, summary
+from pix2pix import (
+    checkpoints,
+    denoising,
+    estimate,
+    images,
+    lease,
+    metrics,
+    status,
+    storage,
+    summary,
+    verification,
+)
 from pix2pix.stages import Way
 from pix2pix.summary import Summary
-from tests.conftest import ADDED
+from pix2pix.verification import Verified
+from tests.conftest import ADDED, brightening
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 PLACES = ("uri", "etag", "id", "output_uri", "size_bytes")
@@ -23,8 +38,11 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
+    return _filled(tmp_path / "archive")
+
+
+def _filled(folder: Path) -> Path:
     """Eighteen good photographs in folders, two broken ones, and a stray file."""
-    folder = tmp_path / "archive"
     for place, path in enumerate(sorted((SAMPLES / "unseen/noisy").iterdir())[:9]):
         photograph = Image.open(path).convert("RGB").crop((0, 0, 60 + place, 48))
         for name, options in ((f"a {place}.png", {}), (f"b/c{place}.jpg", {"quality": 90})):
@@ -48,15 +66,29 @@ def _denoised(
     return done, "\n".join(lines)
 
 
+@dataclass
+class Ran:
+    """A job that is done, for tests that only look."""
+
+    archive: Path
+    output: Path
+    done: Summary
+    lines: str
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, checkpoint: str) -> Ran:
+    folder = tmp_path_factory.mktemp("ran")
+    archive = _filled(folder / "archive")
+    return Ran(archive, folder / "output", *_denoised(archive, folder / "output", checkpoint))
+
+
 def _rows(output: Path | str) -> dict[str, dict]:
     return {row["relative_path"]: row for row in status.current(str(output)).to_pylist()}
 
 
-def test_every_image_ends_as_a_row_and_every_good_one_as_an_image(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    done, lines = _denoised(archive, output, checkpoint)
+def test_every_image_ends_as_a_row_and_every_good_one_as_an_image(ran: Ran) -> None:
+    output, done, lines = ran.output, ran.done, ran.lines
     assert done.by_status == {"denoised": 18, "failed": 2}
     assert done.by_failure_class == {"undecodable": 2}
     assert (done.images, done.left_out, done.over_budget) == (20, 1, True)
@@ -72,11 +104,8 @@ def test_every_image_ends_as_a_row_and_every_good_one_as_an_image(
     assert duckdb.sql(query).fetchall() == [("denoised", 18), ("failed", 2)]
 
 
-def test_the_pixels_are_what_the_generator_gives(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
+def test_the_pixels_are_what_the_generator_gives(ran: Ran) -> None:
+    archive, output = ran.archive, ran.output
     rows = _rows(output)
     for path in archive.glob("a *.png"):
         before = np.asarray(Image.open(path)).astype(int)
@@ -99,7 +128,7 @@ def test_the_same_call_again_does_only_what_is_new_or_changed(
     output = tmp_path / "output"
     _denoised(archive, output, checkpoint)
     before = status.current(str(output))
-    done, lines = _denoised(archive, output, checkpoint)
+    done, _ = _denoised(archive, output, checkpoint)
     assert (done.done_before, done.done_now) == (20, 0)
     assert done.by_status == {"denoised": 18, "failed": 2}
     assert status.current(str(output)).equals(before)
@@ -174,15 +203,113 @@ def test_half_the_strength_takes_half_the_difference(
     assert _rows(tmp_path / "output")["a 4.png"]["strength"] == 0.5
 
 
+def test_what_is_clean_or_would_be_harmed_passes_through_byte_for_byte(
+    archive: Path, tmp_path: Path
+) -> None:
+    for name in ("a 0.png", "b/c1.jpg"):
+        Image.linear_gradient("L").convert("RGB").save(archive / name)
+    (tmp_path / "bright").mkdir()
+    done, _ = _denoised(archive, tmp_path / "output", brightening(tmp_path / "bright", 60))
+    assert done.by_status == {"skipped_clean": 2, "kept_original": 16, "failed": 2}
+    rows = _rows(tmp_path / "output")
+    assert {path for path, row in rows.items() if row["status"] == "skipped_clean"} == {
+        "a 0.png",
+        "b/c1.jpg",
+    }
+    assert "mean shift" in rows["a 3.png"]["message"]
+    assert rows["a 3.png"]["noise_sigma_after"] == rows["a 3.png"]["noise_sigma_before"]
+    for path, row in rows.items():
+        if row["status"] != "failed":
+            data = (archive / path).read_bytes()
+            assert (tmp_path / "output/images" / path).read_bytes() == data
+            assert row["output_sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_denoised_is_not_denoised_twice_and_strength_0_changes_no_byte(
+    ran: Ran, archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    done, _ = _denoised(ran.output / "images", tmp_path / "again", checkpoint)
+    assert done.by_status == {"skipped_clean": 18}
+    for entry in storage.files(str(ran.output / "images")):
+        twice = tmp_path / "again/images" / entry.relative_path
+        assert twice.read_bytes() == storage.read(entry.uri)
+    done, _ = _denoised(archive, tmp_path / "output", checkpoint, strength=0)
+    assert done.by_status == {"kept_original": 18, "failed": 2}
+    for path in archive.glob("a *.png"):
+        assert (tmp_path / "output/images" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_deleted_object_is_found_by_verify_and_repaired_by_the_next_run(
+    archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    output = tmp_path / "output"
+    _denoised(archive, output, checkpoint)
+    assert verification.verified(str(archive), str(output)) == Verified(images=20, gaps=0)
+    before = {p: p.read_bytes() for p in (output / "images").rglob("*") if p.is_file()}
+    (output / "images/b/c3.jpg").unlink()
+    (output / "images/a 1.png").write_bytes(b"other bytes")
+    Image.open(archive / "a 8.png").save(archive / "new.png")
+    lines: list[str] = []
+    found = verification.verified(str(archive), str(output), show=lines.append)
+    assert found == Verified(images=21, gaps=3)
+    assert [line.split(":")[1].strip() for line in sorted(lines)] == [
+        "a 1.png",
+        "b/c3.jpg",
+        "new.png",
+    ]
+    found = verification.verified(str(archive), str(output), quick=True, show=lines.append)
+    assert found == Verified(images=21, gaps=2)  # looking alone doesn't find what was changed
+    (output / "images/a 1.png").unlink()
+    done, _ = _denoised(archive, output, checkpoint)
+    assert (done.done_before, done.done_now) == (18, 3)
+    assert {p: p.read_bytes() for p in before} == before
+    assert verification.verified(str(archive), str(output)) == Verified(images=21, gaps=0)
+
+
+def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
+    ran: Ran, archive: Path, tmp_path: Path, checkpoint: str
+) -> None:
+    way = Way(*checkpoints.identified(checkpoint))
+    lines: list[str] = []
+    found = estimate.estimated(str(archive), str(tmp_path / "output"), way, show=lines.append)
+    assert (found.images, found.to_do, found.left_out) == (20, 20, 1)
+    assert found.suffixes == {"png": 10, "jpg": 10}
+    assert found.bytes_to_do == sum(e.size_bytes for e in storage.files(str(archive))) - 12
+    assert found.sampled > 0
+    assert found.seconds_sampled > 0
+    assert not (tmp_path / "output").exists()
+    before = {p: p.stat().st_mtime_ns for p in ran.output.rglob("*")}
+    found = estimate.estimated(str(ran.archive), str(ran.output), way, show=lines.append)
+    assert (found.to_do, found.sampled) == (0, 0)
+    assert {p: p.stat().st_mtime_ns for p in ran.output.rglob("*")} == before
+
+
+def test_a_list_of_images_is_an_archive_too(ran: Ran, tmp_path: Path, checkpoint: str) -> None:
+    chosen = sorted(str(path) for path in ran.archive.glob("a *.png"))[:3]
+    pa.csv.write_csv(pa.table({"uri": [*chosen, "/nowhere/at all.png"]}), tmp_path / "list.csv")
+    done, _ = _denoised(tmp_path / "list.csv", tmp_path / "output", checkpoint)
+    assert done.by_status == {"denoised": 3, "failed": 1}
+    assert done.by_failure_class == {"not_found": 1}
+    written = {e.relative_path for e in storage.files(str(tmp_path / "output/images"))}
+    assert written == {path.removeprefix("/") for path in chosen}
+
+
+def test_a_second_job_on_the_same_output_is_refused(ran: Ran, checkpoint: str) -> None:
+    with (
+        lease.held(str(ran.output), lambda line: None),
+        pytest.raises(RuntimeError, match=f"process {os.getpid()} "),
+    ):
+        _denoised(ran.archive, ran.output, checkpoint)
+
+
 def test_an_output_inside_its_archive_is_refused(archive: Path, checkpoint: str) -> None:
     with pytest.raises(ValueError, match="must not lie in each other"):
         _denoised(archive, archive / "output", checkpoint)
     assert not (archive / "output").exists()
 
 
-def test_an_output_takes_one_archive_only(archive: Path, tmp_path: Path, checkpoint: str) -> None:
-    output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
+def test_an_output_takes_one_archive_only(ran: Ran, tmp_path: Path, checkpoint: str) -> None:
+    output = ran.output
     before = {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
     (tmp_path / "other").mkdir()
     Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "other/a 1.png")
@@ -236,9 +363,8 @@ def test_a_budget_that_makes_no_sense_is_refused(given: str) -> None:
         summary.budget(given)
 
 
-def test_rows_have_the_table_s_columns_only(archive: Path, tmp_path: Path, checkpoint: str) -> None:
-    _denoised(archive, tmp_path / "output", checkpoint)
-    parts = list((tmp_path / "output/status").glob("*.parquet"))
+def test_rows_have_the_table_s_columns_only(ran: Ran, checkpoint: str) -> None:
+    parts = list((ran.output / "status").glob("*.parquet"))
     table = pa.parquet.read_table(parts[0])
     assert table.schema.names == status.SCHEMA.names
     assert set(table["checkpoint_sha256"].to_pylist()) == {checkpoints.identified(checkpoint)[1]}
