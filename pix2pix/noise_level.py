@@ -12,6 +12,7 @@ PATCHES = 20_000  # candidates in each channel; 40_000 take twice as long and ar
 FEWEST_PATCHES = 512  # fewer say nothing of a 49 x 49 covariance: images under 29 x 29
 WEAK_TEXTURE = 0.97  # share of pure noise patches that pass; Liu's 1 - 1e-6 reads 10% high at 5
 KEPT_VARIANCE = 0.95  # a patch is taken where clipping leaves this share of the noise variance
+STEPS = 8  # per level: how finely a patch's mean is told
 LEAST_KEPT = 0.2  # ... and at least this share of the patches: those that clipping hurts least
 
 
@@ -82,21 +83,22 @@ def _patches(plane: NDArray[np.uint8]) -> NDArray[np.float32]:
     spacing = max(math.sqrt(windows.shape[0] * windows.shape[1] / PATCHES), 1.0)
     rows, columns = (np.arange(0, side, spacing).astype(np.intp) for side in windows.shape[:2])
     patches = windows[rows[:, None], columns].reshape(-1, PATCH, PATCH)
-    return patches[patches.min(axis=(1, 2)) < patches.max(axis=(1, 2))].astype(np.float32)
+    flat = patches.reshape(-1, PATCH * PATCH)
+    return patches[(flat != flat[:, :1]).any(axis=1)].astype(np.float32)
 
 
 def _noise_variance(patches: NDArray[np.float32]) -> float:
     if len(patches) < FEWEST_PATCHES:
         return 0.0
-    means = patches.mean(axis=(1, 2))
-    across, down = patches[:, :, 2:] - patches[:, :, :-2], patches[:, 2:] - patches[:, :-2]
-    texture = np.square(across).sum(axis=(1, 2)) + np.square(down).sum(axis=(1, 2))
     vectors = patches.reshape(len(patches), -1)
+    means = np.rint(vectors.mean(axis=1) * STEPS).astype(np.intp)  # in parts of a level
+    differences = vectors @ _central_differences().T.astype(np.float32)
+    texture = np.einsum("ij,ij->i", differences, differences)
     variance = _flat_variance(vectors)
     for _ in range(10):  # 3 to 6 rounds settle it
         if variance < 1e-6:
             return 0.0
-        left = _variance_left(means, math.sqrt(variance))
+        left = _variance_left(math.sqrt(variance))[means]
         enough = max(round(LEAST_KEPT * len(left)), FEWEST_PATCHES)
         least = min(KEPT_VARIANCE, -_smallest(-left, enough))
         unclipped = np.flatnonzero(left >= least)
@@ -115,14 +117,14 @@ def _smallest(values: NDArray[np.floating], count: int) -> float:
 
 def _flat_variance(vectors: NDArray[np.float32]) -> float:
     """Variance of the noise, as Chen et al.: drop the largest until the mean is the median."""
-    centred = vectors - vectors.mean(axis=0)
+    centred = vectors - np.full(len(vectors), 1 / len(vectors), np.float32) @ vectors
     covariance = (centred.T @ centred / len(centred)).astype(np.float64)
-    eigenvalues = np.linalg.eigvalsh(covariance)
-    for count in range(len(eigenvalues), 1, -1):
-        mean = eigenvalues[:count].mean()
-        if mean <= np.median(eigenvalues[:count]):
-            break
-    return max(float(mean), 0.0)
+    eigenvalues = np.linalg.eigvalsh(covariance)  # rising
+    counts = np.arange(len(eigenvalues), 1, -1)
+    means = np.cumsum(eigenvalues)[counts - 1] / counts
+    medians = (eigenvalues[(counts - 1) // 2] + eigenvalues[counts // 2]) / 2
+    flat = np.append(np.flatnonzero(means <= medians), len(counts) - 1)[0]
+    return max(float(means[flat]), 0.0)
 
 
 @functools.cache
@@ -132,16 +134,22 @@ def _texture_limit() -> float:
     A quadratic form in Gaussian values; Liu et al. take the gamma distribution of equal mean and
     variance for it, as here.
     """
-    unit = np.eye(PATCH * PATCH).reshape(PATCH, PATCH, -1)
-    across, down = unit[:, 2:] - unit[:, :-2], unit[2:] - unit[:-2]
-    rows = np.concatenate([across.reshape(-1, PATCH * PATCH), down.reshape(-1, PATCH * PATCH)])
+    rows = _central_differences()
     form = rows.T @ rows
     mean, variance = np.trace(form), 2 * np.square(form).sum()
     return float(special.gammaincinv(mean**2 / variance, WEAK_TEXTURE) * variance / mean)
 
 
-def _variance_left(means: NDArray[np.float32], sigma: float) -> NDArray[np.float64]:
-    """Share of the noise variance that clipping to 0..255 leaves, from the clipped mean."""
+@functools.cache
+def _central_differences() -> NDArray[np.float64]:
+    """The matrix (70, 49) that takes a patch to its differences across and down."""
+    unit = np.eye(PATCH * PATCH).reshape(PATCH, PATCH, -1)
+    across, down = unit[:, 2:] - unit[:, :-2], unit[2:] - unit[:-2]
+    return np.concatenate([across.reshape(-1, PATCH * PATCH), down.reshape(-1, PATCH * PATCH)])
+
+
+def _variance_left(sigma: float) -> NDArray[np.float64]:
+    """Share of the noise variance that clipping leaves, by clipped mean: 0 to 255 in `STEPS`."""
     true_means = np.linspace(-3 * sigma, 255 + 3 * sigma, 1024)
     low, high = -true_means / sigma, (255 - true_means) / sigma
     below, above = special.ndtr(low), special.ndtr(-high)
@@ -151,4 +159,4 @@ def _variance_left(means: NDArray[np.float32], sigma: float) -> NDArray[np.float
     first = density_low - density_high + low * below + high * above
     second = inside + low * density_low - high * density_high + low**2 * below + high**2 * above
     clipped_means = true_means + sigma * first
-    return np.interp(means, clipped_means, second - first**2)
+    return np.interp(np.arange(255 * STEPS + 1) / STEPS, clipped_means, second - first**2)
