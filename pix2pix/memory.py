@@ -5,7 +5,10 @@ No TensorFlow here: the driver hands `ENVIRONMENT` to the processes that denoise
 
 import numpy as np
 
-ENVIRONMENT: dict[str, str] = {}
+ENVIRONMENT = {
+    # the threads of numpy's BLAS wait by spinning, on the cores that the generator needs
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 SMALLEST_TILE_PIXELS = 256  # nothing smaller is tried when memory runs out
 

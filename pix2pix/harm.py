@@ -1,0 +1,144 @@
+"""Whether a result may replace its photograph: a gate that no damage of the picture passes.
+
+Noise averages out over blocks of 8 x 8 pixels and the picture doesn't: what moved there is judged
+by the noise that there was, over the whole photograph and in its worst place.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pix2pix import metrics
+
+BLOCK = 8  # pixels: a side of what is averaged
+WINDOW = 8  # blocks: a side of what counts as one place
+
+# limits: what is allowed without noise, and in addition per level of noise. The truth stays below
+# all four in 136 of the 137 pairs of SIDD-Small; docs/log.md has the table
+SHIFT = (2.5, 0.3)
+CHANGE = (2.0, 0.32)
+WORST_SHIFT = (3.5, 0.45)
+WORST_CHANGE = (3.0, 0.45)
+CLIPPED = 0.02  # share of the values, beside those that were near the end before
+
+CLEAN_SIGMA = 0.15  # noise of 5 levels reads 0.22 after a JPEG of quality 75, 0.07 after one of 60
+FEWEST_PIXELS = 29  # smaller sides say nothing of the noise, see `metrics.noise_sigma`
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a result changed, in levels of 255, and what of it is too much.
+
+    Args:
+        message: "" where nothing is; else each number over its limit, as
+            "mean shift 7.3 > 4.0".
+        mean_shift: Of the mean of a channel, the largest.
+        change: Root mean square change of the blocks.
+        worst_shift: Change of the mean of a channel over one place (64 x 64 pixels), the largest.
+        worst_change: Root mean square change of the blocks of one place, the largest.
+        clipped_added: Share of the values that went to 0 or 255.
+    """
+
+    message: str
+    mean_shift: float
+    change: float
+    worst_shift: float
+    worst_change: float
+    clipped_added: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the result may replace its photograph."""
+        return not self.message
+
+
+def verdict(before: NDArray[np.uint8], after: NDArray[np.uint8], noise_sigma: float) -> Verdict:
+    """Judges a result by its photograph.
+
+    Args:
+        before: The photograph, uint8 (height, width, 3), RGB.
+        after: The result as it will be seen, uint8, same shape.
+        noise_sigma: `metrics.noise_sigma` of the photograph, in levels.
+
+    Raises:
+        TypeError: an image is not a uint8 array.
+        ValueError: a shape is not (height, width, 3), or the two differ.
+    """
+    metrics.check_two(before, after)
+    blocks = _block_means(before)
+    moved = _block_means(after) - blocks  # float32 (rows, columns, 3)
+    squares = np.square(moved).mean(axis=2, keepdims=True)
+    near = noise_sigma + 2
+    may_clip = float(np.mean((blocks < near) | (blocks > 255 - near)))
+    found = {
+        "mean shift": (float(np.abs(moved.mean(axis=(0, 1))).max()), _limit(SHIFT, noise_sigma)),
+        "change": (float(squares.mean()) ** 0.5, _limit(CHANGE, noise_sigma)),
+        "worst shift of a place": (
+            float(np.abs(_window_means(moved)).max()), _limit(WORST_SHIFT, noise_sigma),
+        ),
+        "worst change of a place": (
+            float(_window_means(squares).max()) ** 0.5, _limit(WORST_CHANGE, noise_sigma),
+        ),
+        "clipped values added": (
+            metrics.clipped_fraction(after) - metrics.clipped_fraction(before), CLIPPED + may_clip,
+        ),
+    }  # fmt: skip
+    words = [f"{name} {value:.3g} > {limit:.3g}" for name, (value, limit) in found.items()
+             if value > limit]  # fmt: skip
+    return Verdict("; ".join(words), *(value for value, _ in found.values()))
+
+
+def is_clean(
+    image: NDArray[np.uint8], noise_sigma: float, clean_sigma: float = CLEAN_SIGMA
+) -> bool:
+    """Whether a photograph has so little noise that it's better left alone.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        noise_sigma: What `metrics.noise_sigma` says of it, in levels.
+        clean_sigma: Up to what level it is clean.
+
+    Returns:
+        True up to `clean_sigma`; False for what is too small to judge, unless it is of one colour.
+    """
+    if min(image.shape[:2]) < FEWEST_PIXELS:
+        return bool((image == image[:1, :1]).all())
+    return noise_sigma <= clean_sigma
+
+
+def _limit(rule: tuple[float, float], noise_sigma: float) -> float:
+    return rule[0] + rule[1] * noise_sigma
+
+
+def _block_means(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Means of blocks of 8 x 8: float32 (rows, columns, 3); up to 7 pixels at the end don't count.
+
+    A photograph under 8 pixels high or wide is mirrored.
+    """
+    missing = [max(0, BLOCK - side) for side in image.shape[:2]]
+    if any(missing):
+        image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    rows, columns = image.shape[0] // BLOCK, image.shape[1] // BLOCK
+    # sums of 8 rows as integers, then a matrix that sums 8 pixels of each channel: a third of the
+    # time of two calls of `sum`
+    across = np.tile(np.eye(3, dtype=np.float32), (BLOCK, 1)) / BLOCK**2
+    means = np.empty((rows, columns, 3), np.float32)
+    for row in range(rows):
+        strip = image[row * BLOCK : (row + 1) * BLOCK, : columns * BLOCK].reshape(BLOCK, -1)
+        down = np.add(strip[0], strip[1], dtype=np.uint16)  # 8 * 255 fit
+        for line in strip[2:]:
+            down += line
+        np.matmul(down.reshape(columns, -1).astype(np.float32), across, out=means[row])
+    return means
+
+
+def _window_means(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means over windows of 8 x 8 blocks; the last one of each side takes what is left over."""
+    for axis in (0, 1):
+        length = blocks.shape[axis]
+        starts = np.arange(max(1, length // WINDOW)) * WINDOW
+        lengths = np.diff([*starts, length]).astype(np.float32)
+        blocks = np.add.reduceat(blocks, starts, axis=axis)
+        blocks /= lengths[:, None, None] if axis == 0 else lengths[:, None]
+    return blocks
