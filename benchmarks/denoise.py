@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,18 +128,19 @@ def stages(checkpoint: str, paths: list[Path]) -> dict[str, float]:
         return result
 
     for path in paths:
-        data = timed("fetch", lambda path=path: storage.read(str(path)))
-        photograph = timed("decode", lambda data=data: images.decode(data))
+        data = timed("fetch", partial(storage.read, str(path)))
+        photograph = timed("decode", partial(images.decode, data))
         before = photograph.pixels
-        after = timed("generator and tiles", lambda before=before: model.denoised(before))
-        encoded = timed("encode", lambda p=photograph, a=after: images.encode(p, a, mark="mark"))
-        seen = timed("decode again", lambda e=encoded: images.decode_rgb(e))
-        timed("measure", lambda before=before, seen=seen: (
-            harm.verdict(before, seen, metrics.noise_sigma(before)), metrics.noise_sigma(seen),
-            metrics.sharpness(before), metrics.sharpness(seen), metrics.clipped_fraction(seen),
-            metrics.mean_shift(before, seen),
-        ))  # fmt: skip
-        timed("write", lambda e=encoded, path=path: storage.write(f"{path}.written", e))
+        after = timed("generator and tiles", partial(model.denoised, before))
+        encoded = timed("encode", partial(images.encode, photograph, after, mark="mark"))
+        seen = timed("decode again", partial(images.decode_rgb, encoded))
+        sigma = timed("measure", partial(metrics.noise_sigma, before))
+        for measure in (metrics.noise_sigma, metrics.sharpness, metrics.clipped_fraction):
+            timed("measure", partial(measure, seen))
+        timed("measure", partial(metrics.sharpness, before))
+        timed("measure", partial(metrics.mean_shift, before, seen))
+        timed("measure", partial(harm.verdict, before, seen, sigma))
+        timed("write", partial(storage.write, f"{path}.written", encoded))
         os.unlink(f"{path}.written")
     return seconds
 

@@ -42,7 +42,7 @@ def measured(folder: Path, count: int, checkpoint: str) -> tuple[float, float]:
     archive, output = folder / f"archive-{count}", folder / f"output-{count}"
     archive.mkdir()
     fill(archive, count)
-    command = [sys.executable, ROOT / "jobs/denoise.py", archive, output]
+    command = [sys.executable, str(ROOT / "jobs/denoise.py"), str(archive), str(output)]
     job = subprocess.Popen([*command, "--checkpoint", checkpoint], cwd=ROOT)
     peak = 0.0
     while job.poll() is None:

@@ -35,7 +35,7 @@ def written(path: Path, megapixels: float, depth: int) -> None:
         )
         return
     Image.MAX_IMAGE_PIXELS = None
-    Image.fromarray(pixels).save(path, **({"compress_level": 1} if path.suffix == ".png" else {}))
+    Image.fromarray(pixels).save(path, compress_level=1)
 
 
 def peak_bytes() -> int:
@@ -76,7 +76,12 @@ def main(
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        command = [sys.executable, ROOT / "jobs/denoise.py", folder / "archive", folder / "output"]
+        command = [
+            sys.executable,
+            "jobs/denoise.py",
+            str(folder / "archive"),
+            str(folder / "output"),
+        ]
         done = subprocess.run([*command, "--checkpoint", checkpoint], check=False, cwd=ROOT)
         ended.set()
         watcher.join()

@@ -124,8 +124,8 @@ def denoise(
     quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
     ] = None,
-    clean_below: Annotated[
-        float | None, typer.Option(min=0, help="Noise level under which an image is kept as it is.")
+    clean_sigma: Annotated[
+        float | None, typer.Option(min=0, help="Noise level up to which an image is left alone.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")
@@ -164,9 +164,9 @@ def denoise(
         raise typer.BadParameter(str(error)) from error
     with cluster.joined(verbose):
         url, sha256 = checkpoints.identified(checkpoint)
-        below = harm.CLEAN_BELOW if clean_below is None else clean_below
-        way = Way(url, sha256, strength, quality, below, precision, reference)
-        work = {
+        clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
+        way = Way(url, sha256, strength, quality, clean, precision, reference)
+        work: dict[str, Any] = {
             "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
             "show": cluster.printed,
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -122,7 +122,7 @@ def _done_now(
 def _finished(
     output_url: str, way: Way, done: status.Done, processes: cluster.Pool, gpu: bool,
     book: Any,  # noqa: ANN401 - Ray's
-) -> Iterator[list[dict[str, Any]] | None]:  # fmt: skip
+) -> Generator[list[dict[str, Any]] | None]:  # fmt: skip
     """Rows of the status table as images are finished, and None every second without any."""
     import ray
     import ray.data
@@ -161,7 +161,7 @@ def _finished(
 
 
 def _kept(
-    finished: Iterator[list[dict[str, Any]] | None], output_url: str, lease: Lease,
+    finished: Generator[list[dict[str, Any]] | None], output_url: str, lease: Lease,
     progress: Progress, listing: Future,
 ) -> None:  # fmt: skip
     """Brings rows into the status table, some at a time, and says how far the job is."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pix2pix import checkpoints, denoising, metrics, pairs, report, storage
+from pix2pix import checkpoints, cluster, images, metrics, pairs, report, storage
 from pix2pix.pairs import Pair
 
 PICTURES = 12  # pairs on the sheet, evenly spread over all
@@ -64,14 +64,13 @@ def scores(
     chosen = pairs.of_scenes(chosen, scenes) if scenes else chosen
     pairs.fingerprint(chosen)
     show(f"{len(chosen)} pairs; checkpoint {checkpoint_url} ({sha256[:12]})")
-    size, reserved = denoising.pool(None, gpu)
+    processes = cluster.pool(None, gpu)
     count = min(PICTURES, len(chosen))
     pictured = {round(place) for place in np.linspace(0, len(chosen) - 1, count)}
     items = [{"index": index, "picture": index in pictured} for index in range(len(chosen))]
     done = ray.data.from_items(items).map(
         Scorer, fn_constructor_args=(chosen, checkpoint_url, precision, gpu),
-        concurrency=min(size, len(chosen)), num_cpus=reserved,
-        num_gpus=int(gpu),
+        concurrency=min(processes.size, len(chosen)), num_cpus=processes.cpus, num_gpus=int(gpu),
         max_restarts=3, max_task_retries=3,
     )  # fmt: skip
     rows = sorted(done.take_all(), key=lambda row: row["index"])
@@ -110,7 +109,7 @@ class Scorer:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Scores the pair of that index; `picture` asks for the denoised image as PNG too."""
         noisy, clean = pairs.pixels(self.pairs[row["index"]])
-        after = self.denoiser.denoised(noisy)
+        after = images.eight_bit(self.denoiser.denoised(noisy))
         picture = io.BytesIO()
         if row["picture"]:
             Image.fromarray(after).save(picture, "PNG")

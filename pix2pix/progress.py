@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 SECONDS_PER_LINE, SECONDS_PER_REDRAWING = 10.0, 1.0  # in a log; on a terminal
@@ -87,7 +87,7 @@ def clock(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def ticking(items: Iterator[T], seconds: float) -> Iterator[T | None]:
+def ticking(items: Iterator[T], seconds: float) -> Generator[T | None]:
     """What an iterator gives, and None each time it has given nothing for so long.
 
     The iterator runs in a thread of its own, one item ahead. What it raises is raised here.

@@ -43,7 +43,7 @@ class Way:
         sha256: The checksum of its weights, for the rows.
         strength: Share of the noise to take away, 0 to 1.
         quality: Of lossy formats, 1 to 100; None: as the source.
-        clean_below: Noise level, in levels of 255, under which an image is passed through.
+        clean_sigma: Noise level, in levels of 255, up to which an image is passed through.
         precision: See `denoiser.dtype_policy`.
         reference_url: A folder of clean images under the same relative paths, or None.
 
@@ -55,7 +55,7 @@ class Way:
     sha256: str
     strength: float = 1.0
     quality: int | None = None
-    clean_below: float = harm.CLEAN_BELOW
+    clean_sigma: float = harm.CLEAN_SIGMA
     precision: str = "auto"
     reference_url: str | None = None
 
@@ -65,8 +65,8 @@ class Way:
             raise ValueError(f"strength={self.strength} must be between 0 (nothing) and 1 (all)")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality={self.quality} must be between 1 and 100")
-        if not self.clean_below >= 0:
-            raise ValueError(f"clean_below={self.clean_below} must be 0 or more levels of 255")
+        if not self.clean_sigma >= 0:
+            raise ValueError(f"clean_sigma={self.clean_sigma} must be 0 or more levels of 255")
 
     @property
     def mark(self) -> str:
@@ -201,7 +201,7 @@ class Denoise:
             about |= {"status": "kept_original", "message": "strength 0"}
         elif photograph.is_denoised:
             about |= {"status": "skipped_clean", "message": "it says that it is denoised already"}
-        elif harm.is_clean(before, sigma, self.way.clean_below):
+        elif harm.is_clean(before, sigma, self.way.clean_sigma):
             about |= {"status": "skipped_clean"}
         else:
             encoded, seen, note = self._denoised(photograph, last_try)
