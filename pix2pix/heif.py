@@ -34,7 +34,7 @@ ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:au
 CHROMAS = {0: "400", 1: "420", 2: "422", 3: "444"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Heif:
     """A HEIC or AVIF file taken apart.
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 
-AVIF_SPEED = 7  # of 0 to 10
-HEIC_PRESET = "fast"
+# A denoised photograph, 2026-11: five times as fast as speed 7 for 8% more bytes, and three times
+# as fast as x265's "fast" for 6%. The generator needs the cores more.
+AVIF_SPEED = 9
+HEIC_PRESET = "ultrafast"
 # What pillow-heif says it raises, what imagecodecs' errors have in common, and IndexError, which a
 # picture that libheif skips turns into.
 DECODING_ERRORS = (RuntimeError, OSError, EOFError, SyntaxError, ValueError, IndexError)

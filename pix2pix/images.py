@@ -100,7 +100,7 @@ class Source(Protocol):
         """A file like this one with other pixels."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Photograph:
     """A photograph's pixels and what is needed to write other pixels in its place.
 

@@ -16,7 +16,7 @@ HIDDEN = 1
 XMP_TYPE = b"application/rdf+xml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Item:
     """One item.
 
@@ -45,7 +45,7 @@ class Item:
         return self.kind == b"mime" and texts[1:2] == [XMP_TYPE] and not any(texts[2:])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Container:
     """A file taken apart.
 

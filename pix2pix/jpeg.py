@@ -33,7 +33,7 @@ SCANNED_PIXELS = 2**32
 DECODING_ERRORS = (OSError, SyntaxError)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Jpeg(jpeg_segments.Parts):
     """A JPEG file taken apart."""
 

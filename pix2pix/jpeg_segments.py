@@ -19,7 +19,7 @@ MOST_SEGMENTS = 2**16  # 4 GB if they are full
 MARKER = re.compile(rb"\xff+([^\xff])")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Parts:
     """A JPEG file cut into its segments.
 

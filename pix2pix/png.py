@@ -37,7 +37,7 @@ MOST_CHUNKS = 2**19  # libpng writes 8 kB in one
 PLAIN = bytes(4)  # behind XMP: not compressed, zlib, no language, no translated keyword
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Png:
     """A PNG file taken apart.
 

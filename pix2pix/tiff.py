@@ -39,7 +39,7 @@ GDAL_BYTES = 512  # from the file's start, in which it stands
 ZEROS = 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tiff:
     """A TIFF file taken apart.
 

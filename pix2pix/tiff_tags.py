@@ -36,7 +36,7 @@ class Entry:
         return self.place + self.count * SIZES.get(self.type, 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tags:
     """The first directory (IFD) of a TIFF.
 

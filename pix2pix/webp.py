@@ -25,7 +25,7 @@ LOSSLESS_START = 0x2F
 LARGEST_QUANTIZER = 127
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WebP:
     """A WebP file taken apart.
 
