@@ -92,8 +92,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same by one level more: other weights."""
-    return brightening(tmp_path_factory.mktemp("other"), ADDED + 1)
+    """The same by one level less: other weights."""
+    return brightening(tmp_path_factory.mktemp("other"), ADDED - 1)
 
 
 def brightening(folder: Path, levels: int) -> str:
