@@ -18,7 +18,8 @@ import numpy as np
 
 from pix2pix import heif_pixels, iso, xmp
 
-QUALITY = 90
+# A denoised photograph in 4:2:0, 2026-11: 40 and 41 dB from the pixels (JPEG of quality 95: 40).
+QUALITY = {"AVIF": 90, "HEIC": 75}
 MOST_PADDING = 64  # by which encoders fill up a side and crop (clap) it again
 CODINGS = {b"hvc1": "HEIC", b"av01": "AVIF"}
 PICTURES = frozenset(
@@ -149,7 +150,7 @@ class Heif:
         pixels = np.ascontiguousarray(pixels[..., :3] if self.chroma != "400" else pixels[..., :1])
         if self.bit_depth > 8:
             pixels = heif_pixels.scaled(pixels, 16, self.bit_depth)
-        quality = QUALITY if quality is None else quality
+        quality = QUALITY[self.format] if quality is None else quality
         coding = heif_pixels.Coding(self.format, self.bit_depth, self.chroma, *self._colors())
         new = iso.parted(heif_pixels.encoded(pixels, coding, quality))
         picture = new.items[new.primary]
