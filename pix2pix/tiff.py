@@ -144,6 +144,8 @@ class Tiff:
             ValueError: strips or tiles are missing, outside the file or damaged.
         """
         layout, places = self._layout(), self._places()
+        if (seen := self._in_place(layout, places)) is not None:
+            return seen
         pixels = np.empty((self.height, self.width, self.samples), layout.dtype.newbyteorder("="))
         for block, (start, count) in zip(layout.blocks(), places, strict=True):
             coded = memoryview(self.data)[start : start + count]
@@ -151,6 +153,27 @@ class Tiff:
         if self.tags.number(PHOTOMETRIC, -1) == WHITE_IS_ZERO:
             np.invert(pixels[..., 0], out=pixels[..., 0])
         return pixels
+
+    def _in_place(
+        self, layout: tiff_blocks.Layout, places: list[tuple[int, int]]
+    ) -> np.ndarray | None:
+        """The pixels where they lie in the file, if they lie there as they are: no second copy."""
+        plain = layout.compression == 1 and layout.predictor == 1 and layout.dtype.isnative
+        if not plain or layout.is_planar or layout.is_tiled:
+            return None
+        if self.tags.number(PHOTOMETRIC, -1) == WHITE_IS_ZERO:
+            return None
+        row_bytes = self.width * self.samples * layout.dtype.itemsize
+        start = end = places[0][0]
+        for block, (place, count) in zip(layout.blocks(), places, strict=True):
+            wanted = (block.rows.stop - block.rows.start) * row_bytes
+            if place != end or count < wanted:
+                return None
+            end += wanted
+        if end > len(self.data):
+            return None
+        shape = (self.height, self.width, self.samples)
+        return np.ndarray(shape, layout.dtype, self.data, start)
 
     def encoded(
         self, rows: Callable[[int, int], np.ndarray], quality: int | None, packet: bytes | None

@@ -244,3 +244,18 @@ def test_pillow_reads_what_goes_back() -> None:
         source = photographs.saved(Image.fromarray(PIXELS), "TIFF", compression=compression)
         result = images.encode(images.decode(source), PIXELS[::-1], mark="x")
         np.testing.assert_array_equal(PIXELS[::-1], np.asarray(Image.open(io.BytesIO(result))))
+
+
+def test_plain_pixels_are_used_where_they_lie_in_the_file() -> None:
+    stored = np.arange(40 * 30 * 3, dtype=np.uint16).reshape(40, 30, 3)
+    file = io.BytesIO()
+    tifffile.imwrite(file, stored, photometric="rgb", rowsperstrip=7)
+    data = file.getvalue()
+    pixels = images.decode(data).pixels
+    np.testing.assert_array_equal(pixels, stored)
+    assert np.shares_memory(pixels, np.frombuffer(data, np.uint8))
+    file = io.BytesIO()
+    tifffile.imwrite(file, stored, photometric="rgb", rowsperstrip=7, byteorder=">")
+    pixels = images.decode(file.getvalue()).pixels
+    np.testing.assert_array_equal(pixels, stored)
+    assert not np.shares_memory(pixels, np.frombuffer(file.getvalue(), np.uint8))
