@@ -196,7 +196,7 @@ def random_checkpoint(folder: Path) -> str:
     made_with = settings.Settings()
     keras.config.set_dtype_policy("float32")
     model = networks.generator(made_with)
-    kernel = np.random.default_rng(0).normal(0, 0.002, (3, 3, made_with.width, 3))
+    kernel = np.random.default_rng(0).normal(0, 0.0005, (3, 3, made_with.width, 3))
     model.get_layer("noise").kernel.assign(kernel)
     model.save_weights(folder / checkpoints.WEIGHTS)
     (folder / checkpoints.SETTINGS).write_text(settings.to_json(made_with))
