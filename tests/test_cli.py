@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -53,8 +54,9 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
 ) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
+    noise = np.random.default_rng(0).normal(100, 9, (5, 40, 48, 3)).astype(np.uint8)
     for place in range(5):
-        Image.new("RGB", (40, 30), (20 * place, 90, 30)).save(archive / f"{place}.png")
+        Image.fromarray(noise[place]).save(archive / f"{place}.png")
     (archive / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
     command = ("denoise", archive, tmp_path / "output", "--checkpoint", run[0])
     done = _run(*command, "--max-failed", "20%")
@@ -63,7 +65,11 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
     assert len(list((tmp_path / "output/images").iterdir())) == 5
     again = _run(*command)  # the default budget is 1%
     assert (again.returncode, again.stderr) == (4, "")
-    assert "6 done before, 0 to do" in again.stdout
+    assert "6 images: 5 denoised, 1 failed; 0 of them now" in again.stdout
+    (tmp_path / "output/images/3.png").unlink()
+    done = _run("verify", archive, tmp_path / "output")
+    assert (done.returncode, done.stderr) == (5, "")
+    assert "gap: 3.png: its object is gone" in done.stdout
 
 
 def test_evaluation_shows_every_pair_and_leaves_a_sheet(

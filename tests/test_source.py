@@ -19,6 +19,6 @@ def test_chunks_are_all_the_rows_in_order_and_each_is_small_or_a_single_one(
 
 
 def test_tiny_images_share_a_chunk_and_large_ones_have_their_own() -> None:
-    sizes = [1000] * 20 + [9_000_000, 9_000_000, 1000]
+    sizes = [1000] * 40 + [9_000_000, 9_000_000, 1000]
     chunks = [len(chunk) for chunk in source.cut(pa.table({"size_bytes": sizes}))]
-    assert chunks == [16, 4, 1, 1, 1]
+    assert chunks == [32, 8, 1, 1, 1]
