@@ -83,7 +83,7 @@ def _done_now(
     """Lists the archive and, while that goes on, denoises what is not done."""
     import ray
 
-    book = ledger.started(ahead=2 * processes.size * THREADS)
+    book = ledger.started(2 * processes.size * THREADS, processes.size)
     stopped = threading.Event()
 
     def finished(part_url: str) -> None:

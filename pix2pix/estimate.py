@@ -107,7 +107,7 @@ def _measure(
 ) -> None:  # fmt: skip
     import ray
 
-    told = (output_url, way, ledger.started(ahead=1), gpu, processes.threads)
+    told = (output_url, way, ledger.started(1, 1), gpu, processes.threads)
     process = (
         ray.remote(Denoise)
         .options(

@@ -15,6 +15,7 @@ import numpy as np
 from pix2pix import heif, jpeg, png, tiff, webp, xmp
 
 LARGEST_PIXELS: int = 2**28
+LARGEST_BYTES: int = 2**31  # of a file: four channels of 16 bits, uncompressed
 LARGEST_SIDE: int = 2**20  # libpng's own limit
 STRIP_ROWS = 64
 REMEDY = "convert a copy to RGB or grey JPEG, PNG or TIFF without what is named, or leave it out"

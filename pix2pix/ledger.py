@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 
 DEATHS = 3  # of its process, with the same image in work, until the image is given up
-STARTS = 10  # of processes that die before they reach an image, until the job is given up
+STARTS = 10  # of further processes, none of which reached an image, until the job is given up
 
 
 class Ledger:
@@ -16,10 +16,11 @@ class Ledger:
 
     Args:
         ahead: How many chunks may be cut from the manifest beyond those that are done.
+        processes: How many processes denoise at once.
     """
 
-    def __init__(self, ahead: int) -> None:
-        self.ahead = ahead
+    def __init__(self, ahead: int, processes: int) -> None:
+        self.ahead, self.processes = ahead, processes
         self.parts: list[str] = []
         self.complete = False
         self.changed = asyncio.Condition()
@@ -57,9 +58,9 @@ class Ledger:
             RuntimeError: too many have died without reaching an image.
         """
         self.starts += 1
-        if self.starts > STARTS:
+        if self.starts > self.processes + STARTS:
             raise RuntimeError(
-                f"the processes that denoise died {STARTS} times before they reached an image: "
+                f"processes that denoise died {STARTS} times before they reached an image: "
                 "see what they say with --verbose; it's the machine or the checkpoint"
             )
 
@@ -93,12 +94,8 @@ class Ledger:
             self.changed.notify_all()
 
 
-def started(ahead: int) -> Any:  # noqa: ANN401 - a handle of Ray's
-    """The handle of a new ledger, on this process's node.
-
-    Args:
-        ahead: See `Ledger`.
-    """
+def started(ahead: int, processes: int) -> Any:  # noqa: ANN401 - a handle of Ray's
+    """The handle of a new `Ledger`, on this process's node; the arguments are its own."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -106,5 +103,5 @@ def started(ahead: int) -> Any:  # noqa: ANN401 - a handle of Ray's
     return (
         ray.remote(Ledger)
         .options(num_cpus=0, scheduling_strategy=here, max_concurrency=1000)
-        .remote(ahead)
+        .remote(ahead, processes)
     )

@@ -25,6 +25,7 @@ from pix2pix.ledger import DEATHS
 IMAGES = "images"  # the folder of the denoised images in an output
 THREADS = 6  # of a process: one has the generator, the others wait for storage or for a codec
 MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
+BYTES_IN_WORK = 500e6  # of files, likewise
 FINISHED = pa.schema([("rows", pa.list_(pa.struct(status.SCHEMA)))])
 # What the system says of a name that can't be in the output: its image fails, not the job.
 NO_SUCH_NAME = frozenset(
@@ -125,7 +126,7 @@ class Denoise:
             tf.config.set_visible_devices([], "GPU")
         self.output_url, self.way, self.ledger = output_url, way, ledger
         self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision)
-        self.room = Room(MEGAPIXELS_IN_WORK)
+        self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""
@@ -133,7 +134,7 @@ class Denoise:
 
         chunk, rows = table["chunk"][0].as_py(), table["images"][0].as_py()
         deaths = ray.get(self.ledger.begin.remote(chunk))
-        finished = [self._alone(row) if deaths else self._row(row, self.room) for row in rows]
+        finished = [self._alone(row) if deaths else self._row(row, *self.rooms) for row in rows]
         self.ledger.end.remote(chunk)
         return pa.table([pa.array([finished], FINISHED.field("rows").type)], schema=FINISHED)
 
@@ -150,29 +151,39 @@ class Denoise:
         """An image of a chunk whose process died: nothing else is in work, and deaths count."""
         import ray
 
-        with self.room.taken(MEGAPIXELS_IN_WORK):
+        bytes_, megapixels = self.rooms
+        with bytes_.taken(BYTES_IN_WORK), megapixels.taken(MEGAPIXELS_IN_WORK):
             deaths = ray.get(self.ledger.begin_alone.remote(row["id"]))
             if deaths >= DEATHS:
                 message = f"{deaths} processes died with it in work: broken, or too much for memory"
                 row = self._with_end(row | _failure("crashed", message))
             else:
-                row = self._row(row, Room(1), last_try=deaths == DEATHS - 1)
+                row = self._row(row, Room(1), Room(1), last_try=deaths == DEATHS - 1)
             ray.get(self.ledger.end_alone.remote(row["id"]))
         return row
 
-    def _row(self, row: Row, room: Room, last_try: bool = False) -> Row:
+    def _row(self, row: Row, bytes_: Room, megapixels: Room, last_try: bool = False) -> Row:
         """The whole way of one image: the row of what is in the output now, or of its failure."""
+        if row["size_bytes"] > images.LARGEST_BYTES:
+            message = (
+                f"{row['size_bytes']} bytes are more than LARGEST_BYTES={images.LARGEST_BYTES}"
+            )
+            return self._with_end(row | _failure("too_large", message))
+        with bytes_.taken(row["size_bytes"]):
+            return self._with_end(self._fetched(row, megapixels, last_try))
+
+    def _fetched(self, row: Row, megapixels: Room, last_try: bool) -> Row:
         begun = time.monotonic()
         try:
             data = storage.read(row["uri"])
         except OSError as error:  # what has no class of its own can't be found by retrying
             failure = _failure(faults.failure_class(error) or "not_found", str(error))
-            return self._with_end(row | failure | {"seconds_fetch": time.monotonic() - begun})
+            return row | failure | {"seconds_fetch": time.monotonic() - begun}
         fetched = time.monotonic()
         row["seconds_fetch"] = fetched - begun
         try:
             url = storage.join(self.output_url, IMAGES, row["relative_path"])
-            with room.taken(images.pixels_promised(data) / 1e6):
+            with megapixels.taken(images.pixels_promised(data) / 1e6):
                 encoded, about = self._result(data, row["relative_path"], last_try)
         except (ValueError, MemoryError, ArithmeticError) as error:
             encoded, about = b"", _failure(_class_of(error), str(error))
@@ -180,7 +191,7 @@ class Denoise:
         row |= about | {"seconds_denoise": denoised - fetched}
         if encoded:
             row |= _written(url, encoded) | {"seconds_write": time.monotonic() - denoised}
-        return self._with_end(row)
+        return row
 
     def _result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
         """The bytes to write and what the row says of them: denoised, or the original's own."""

@@ -13,7 +13,7 @@ def _run(story: Coroutine[Any, Any, None]) -> None:
 
 def test_a_part_is_given_as_soon_as_it_is_there_and_none_after_the_last() -> None:
     async def story() -> None:
-        ledger = Ledger(ahead=1)
+        ledger = Ledger(1, 2)
         waiting = asyncio.create_task(ledger.part(0))
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -27,7 +27,7 @@ def test_a_part_is_given_as_soon_as_it_is_there_and_none_after_the_last() -> Non
 
 def test_no_more_chunks_are_handed_out_than_may_wait() -> None:
     async def story() -> None:
-        ledger = Ledger(ahead=2)
+        ledger = Ledger(2, 1)
         await ledger.room(0)
         await ledger.room(1)
         third = asyncio.create_task(ledger.room(2))
@@ -42,7 +42,7 @@ def test_no_more_chunks_are_handed_out_than_may_wait() -> None:
 
 def test_a_chunk_begun_again_says_how_often_its_process_died() -> None:
     async def story() -> None:
-        ledger = Ledger(ahead=1)
+        ledger = Ledger(1, 2)
         assert [await ledger.begin(7), await ledger.begin(7), await ledger.begin(7)] == [0, 1, 2]
         assert await ledger.begin(8) == 0
         await ledger.end(7)
@@ -53,7 +53,7 @@ def test_a_chunk_begun_again_says_how_often_its_process_died() -> None:
 
 def test_an_image_that_is_in_work_at_the_third_death_is_known() -> None:
     async def story() -> None:
-        ledger = Ledger(ahead=1)
+        ledger = Ledger(1, 2)
         await ledger.begin(0)  # in work with others when the process died for the first time
         await ledger.begin(0)
         assert await ledger.begin_alone(b"innocent") == 1
@@ -68,12 +68,12 @@ def test_an_image_that_is_in_work_at_the_third_death_is_known() -> None:
 
 def test_processes_that_die_before_any_image_end_the_job() -> None:
     async def story() -> None:
-        ledger = Ledger(ahead=1)
-        for _ in range(STARTS):
+        ledger = Ledger(1, 2)
+        for _ in range(2 + STARTS):  # two processes begin, and ten more die
             await ledger.start()
         with pytest.raises(RuntimeError, match=f"died {STARTS} times before they reached an image"):
             await ledger.start()
-        ledger = Ledger(ahead=1)
+        ledger = Ledger(1, 2)
         for _ in range(3 * STARTS):
             await ledger.start()
             await ledger.begin_alone(b"image")
