@@ -127,9 +127,15 @@ class Tiff:
         """What would be lost if the pixels were replaced."""
         if SUB_IFDS in self.tags.entries:
             return "the TIFF has further pictures (SubIFDs), which would show the noise"
+        is_tiled, is_coded = (
+            TILE_OFFSETS in self.tags.entries,
+            self.tags.number(COMPRESSION, 1) != 1,
+        )
+        if is_coded and not self.tags.numbers(TILE_COUNTS if is_tiled else STRIP_COUNTS):
+            return "the TIFF doesn't say how long its compressed pixels are, nor so what is behind"
         blocks = _merged(self._places())
         others = [(entry.place, entry.end) for entry in self.tags.entries.values()]
-        for start, stop in [(0, 8), self.tags.place, *others]:
+        for start, stop in [(0, 8), self.tags.place, *others, *self.tags.beside()]:
             last = bisect.bisect_left(blocks, (stop,)) - 1
             if last >= 0 and blocks[last][1] > start:
                 return "the TIFF's pixels lie on its tags, so they can't be replaced"
@@ -252,6 +258,9 @@ class Tiff:
                 f"the TIFF has {len(starts)} strips or tiles of {len(counts)} lengths where its "
                 f"size asks for {expected}; it is damaged"
             )
+        if layout.compression == 1:  # of a length too large, the rest is something else
+            sizes = map(layout.bytes_in, layout.blocks())
+            counts = tuple(map(min, counts, sizes))
         places = list(zip(starts, counts, strict=True))
         if any(start + count > len(self.data) or count < 0 for start, count in places):
             raise ValueError("the TIFF's strips or tiles reach beyond its end; it is truncated")

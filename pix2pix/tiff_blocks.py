@@ -152,6 +152,10 @@ class Layout:
         values = np.ascontiguousarray(values, self.dtype)
         return CODECS[self.compression].encode(values.reshape(height, -1).view(np.uint8))
 
+    def bytes_in(self, block: Block) -> int:
+        """Bytes of a block, uncompressed."""
+        return int(np.prod(self._shape(block))) * self.dtype.itemsize
+
     def _shape(self, block: Block) -> tuple[int, int, int]:
         """Height, width and channels of a block's bytes: of a tile always the whole one."""
         channels = block.channels.stop - block.channels.start

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 SIZES |= {16: 8, 17: 8, 18: 8}  # BigTIFF
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+DIRECTORIES = (34665, 34853, 40965)  # tags of further ones: Exif, GPS, and in Exif for exchange
 MOST_VALUES = 2**22  # of a tag that is looked into: strips or tiles
 
 
@@ -92,6 +93,34 @@ class Tags:
             return None
         return self.data[entry.place : entry.end]
 
+    def beside(self) -> list[tuple[int, int]]:
+        """Start and end of the directories for Exif and GPS, and of their values.
+
+        What reaches beyond the file's end is left out, as nobody can read it.
+        """
+        found: list[tuple[int, int]] = []
+        seen: set[int] = set()
+        waiting = [self.entries]
+        while waiting:
+            entries = waiting.pop()
+            for tag in DIRECTORIES:
+                entry = entries.get(tag)
+                if entry is None or entry.type not in INTEGERS or not entry.count:
+                    continue
+                try:
+                    kind = self.order + INTEGERS[entry.type]
+                    (ifd,) = struct.unpack_from(kind, self.data, entry.place)
+                    inner, end = _directory(self.data, self.order, self.is_big, ifd)
+                except (struct.error, OverflowError, ValueError):
+                    continue
+                if ifd in seen:
+                    continue
+                seen.add(ifd)
+                values = [(value.place, value.end) for value in inner.values()]
+                found += [(ifd, end), *((a, b) for a, b in values if b <= len(self.data))]
+                waiting.append(inner)
+        return found
+
     def write_numbers(self, file: io.BytesIO, tag: int, values: list[int]) -> None:
         """Write a tag's values where they are, or in a wider type at the end if they don't fit.
 
@@ -166,23 +195,32 @@ def read(data: bytes) -> Tags:
     """
     order, is_big = "<" if data.startswith(b"II") else ">", b"+" in data[2:4]
     pointer, head, size = (8, 8, 20) if is_big else (4, 2, 12)
-    word, number = ("Q", "Q") if is_big else ("I", "H")
+    word = "Q" if is_big else "I"
     try:
         (ifd,) = struct.unpack_from(order + word, data, pointer)
-        (count,) = struct.unpack_from(order + number, data, ifd)
-        if ifd + head + count * size > len(data):
-            raise ValueError(f"the TIFF's directory says {count} tags; it is damaged or truncated")
-        entries: dict[int, Entry] = {}
-        for position in range(ifd + head, ifd + head + count * size, size):
-            tag, kind, length = struct.unpack_from(order + "HH" + word, data, position)
-            place = position + 4 + struct.calcsize("=" + word)
-            if length * SIZES.get(kind, 1) > struct.calcsize("=" + word):
-                (place,) = struct.unpack_from(order + word, data, place)
-            entries.setdefault(tag, Entry(position, kind, length, place))
-        (next_ifd,) = struct.unpack_from(order + word, data, ifd + head + count * size)
+        entries, end = _directory(data, order, is_big, ifd)
+        (next_ifd,) = struct.unpack_from(order + word, data, end)
     except (struct.error, OverflowError) as error:
         raise ValueError(f"the TIFF breaks off in its directory: {error}; truncated") from error
+    count = (end - ifd - head) // size
     return Tags(data, order, is_big, pointer, ifd, 2 if next_ifd else 1, count, entries)
+
+
+def _directory(data: bytes, order: str, is_big: bool, ifd: int) -> tuple[dict[int, Entry], int]:
+    """The first entry of each tag in a directory, and where its entries end."""
+    word, number, head, size = ("Q", "Q", 8, 20) if is_big else ("I", "H", 2, 12)
+    (count,) = struct.unpack_from(order + number, data, ifd)
+    end = ifd + head + count * size
+    if end > len(data):
+        raise ValueError(f"the TIFF's directory says {count} tags; it is damaged or truncated")
+    entries: dict[int, Entry] = {}
+    for position in range(ifd + head, end, size):
+        tag, kind, length = struct.unpack_from(order + "HH" + word, data, position)
+        place = position + 4 + struct.calcsize("=" + word)
+        if length * SIZES.get(kind, 1) > struct.calcsize("=" + word):
+            (place,) = struct.unpack_from(order + word, data, place)
+        entries.setdefault(tag, Entry(position, kind, length, place))
+    return entries, end
 
 
 def _even_end(file: io.BytesIO) -> int:

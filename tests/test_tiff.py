@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Sequence
 
+import imagecodecs
 import numpy as np
 import photographs
 import pytest
@@ -76,6 +77,37 @@ def test_exif_and_what_it_points_to_lie_where_they_were() -> None:
     assert Image.open(io.BytesIO(result)).getexif().get_ifd(0x8769)[0x927C] == note
 
 
+def exif_at(place: int) -> bytes:
+    """An Exif directory for this place whose one text stands behind it."""
+    text = b"Exif's own text, 32 bytes long.\0"
+    return struct.pack("<HHHIII", 1, 0x9286, UNDEFINED, len(text), place + 18, 0) + text
+
+
+def test_exif_behind_uncompressed_pixels_of_a_length_too_large_stays() -> None:
+    source = by_hand(b"\1\2\3\4" + exif_at(12), width=4, length=4 + 50, more=[(0x8769, 12)])
+    photograph = images.decode(source)
+    result = images.encode(photograph, photograph.pixels + np.uint8(4))
+    assert result[8 : 12 + 50] == b"\5\6\7\x08" + exif_at(12)
+
+
+def test_compressed_pixels_that_lie_on_exif_are_refused() -> None:
+    coded = imagecodecs.lzw_encode(b"\1\2\3\4")
+    place = 8 + len(coded)
+    options = {"width": 4, "compression": 5, "more": [(0x8769, place)]}
+    source = by_hand(coded + exif_at(place), **options, length=len(coded) + 50)
+    with pytest.raises(images.Unsupported, match="lie on its tags"):
+        images.decode(source)
+    assert images.decode(by_hand(coded + exif_at(place), **options, length=len(coded)))
+
+
+def test_compressed_pixels_of_no_length_are_refused_but_read() -> None:
+    coded = imagecodecs.lzw_encode(bytes(99))
+    source = by_hand(coded + exif_at(0), width=99, compression=5, length=None)
+    with pytest.raises(images.Unsupported, match="how long its compressed pixels are"):
+        images.decode(source)
+    np.testing.assert_array_equal(np.zeros((1, 99, 3)), images.decode_rgb(source))
+
+
 def test_strips_that_grow_go_to_the_end() -> None:
     flat = np.full((64, 64, 3), 9, np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, flat.shape, np.uint8)
@@ -135,17 +167,20 @@ def by_hand(
     before: bytes = b"",
     head: bytes = b"",
     more: Sequence[tuple[int, int]] = (),
+    width: int | None = None,
+    length: int | None = 4,
+    compression: int = 1,
 ) -> bytes:
     """A grey TIFF of one row, its pixels behind `before`, its directory last."""
     place = 8 + len(head) + len(before)
     fields = [
-        (256, len(pixels)),
+        (256, width or len(pixels)),
         (257, 1),
         (258, 8),
-        (259, 1),
+        (259, compression),
         (262, 1),
         (273, place),
-        (279, 4),
+        *([] if length is None else [(279, length)]),
         *more,
     ]
     ifd = b"".join(struct.pack("<HHII", tag, LONG, 1, value) for tag, value in fields)
