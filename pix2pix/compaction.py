@@ -25,19 +25,21 @@ _NAMED = np.dtype(
 
 
 def merged(output_url: str, urls: list[str]) -> list[str]:
-    """The URLs of the few parts that now hold the rows of these parts; it reads no others.
+    """The URLs of those new parts with the rows of these that aren't full; it reads no others.
 
-    For a job that has appended many small ones. The new parts are complete before the old ones go.
+    For a job that has appended many small ones, and hands in again what it got: full parts stay as
+    they are, or each call would write all rows once more. The new parts are complete before the
+    old ones go.
 
     Raises:
         OSError: a part could not be read or written; all rows are there still, some maybe twice.
     """
     wanted = set(urls)
     found = [part for part in table.parts(output_url) if part.uri in wanted]
-    new = [url for url, _ in _rewritten(output_url, found, {})]
+    new = list(_rewritten(output_url, found, {}))
     for part in found:
         storage.remove(part.uri)
-    return new
+    return [url for url, count in new if count < ROWS_PER_PART]
 
 
 def compact(output_url: str) -> None:
