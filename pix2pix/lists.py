@@ -20,6 +20,7 @@ from pix2pix import faults, ids, storage
 ROWS_AT_ONCE = 2_000
 BYTES_AT_ONCE = 1 << 20
 ASKED_AT_ONCE = 32
+IMAGES = "images"  # the folder of results in an output, which may be a link: see `stages`
 OTHER_NAMES = {"url": "uri", "size": "size_bytes"}
 SCHEMA = pa.schema(
     [
@@ -60,7 +61,7 @@ def check(url: str, output_url: str | None) -> NDArray[np.bytes_]:
     seen, folders = bytearray(), dict[str, bool]()
     for rows in _rows(url):
         if output_url is not None:
-            _refuse_inside(rows["uri"], output_url, folders)
+            refuse_inside(rows["uri"], output_url, folders)
         seen += ids.hashes(rows["relative_path"]).tobytes()
     doubled = ids.repeated(ids.in_order(seen, np.dtype(np.uint64)))
     del seen
@@ -100,6 +101,32 @@ def rows(url: str, repeated: NDArray[np.bytes_]) -> Iterator[pa.Table]:
             had[places[again]] = True
             part = part.filter(pa.array(keep))
         yield part
+
+
+def refuse_inside(uris: pa.ChunkedArray, output_url: str, folders: dict[str, bool]) -> None:
+    """Returns only if no image is inside the output, nor in what the output's images link to.
+
+    Args:
+        uris: of the images, canonical.
+        output_url: the output.
+        folders: notes of local folders, which are seen through; for the next call.
+
+    Raises:
+        ValueError: one is.
+    """
+    output = storage.absolute(output_url)
+    inside = uris.filter(pc.starts_with(uris, output if output.endswith("/") else f"{output}/"))
+    found = inside[0].as_py() if len(inside) else None
+    places = output, storage.join(output, IMAGES)
+    local = uris.filter(pc.starts_with(uris, "file:"))
+    for folder in pc.unique(pc.replace_substring_regex(local, r"/[^/]*$", "/")).to_pylist():
+        if folder not in folders:
+            folders[folder] = any(storage.inside(folder, place) for place in places)
+        if folders[folder]:
+            found = found or folder
+    if found:
+        rule = "must not lie in the output; choose another output, or mend the list or link"
+        raise ValueError(f"uri={found}, output={output}: it {rule}")
 
 
 def completed(rows: pa.Table) -> pa.Table:
@@ -223,22 +250,6 @@ def _absolute(url: str, uri: str) -> str:
         rule = "must be absolute, as nothing says to what it is relative; give the whole path"
         raise ValueError(f"list={url}: uri={uri!r} {rule}")
     return storage.absolute(uri)
-
-
-def _refuse_inside(uris: pa.ChunkedArray, output_url: str, folders: dict[str, bool]) -> None:
-    """Refuses images inside the output; local folders, noted in `folders`, are seen through."""
-    output = storage.absolute(output_url)
-    inside = uris.filter(pc.starts_with(uris, output if output.endswith("/") else f"{output}/"))
-    found = inside[0].as_py() if len(inside) else None
-    local = uris.filter(pc.starts_with(uris, "file:"))
-    for folder in pc.unique(pc.replace_substring_regex(local, r"/[^/]*$", "/")).to_pylist():
-        if folder not in folders:
-            folders[folder] = storage.inside(folder, output)
-        if folders[folder]:
-            found = found or folder
-    if found:
-        rule = "must not lie in the output; choose another output, or mend the list"
-        raise ValueError(f"uri={found} of the list, output={output}: it {rule}")
 
 
 def _refuse_clash(url: str, key: NDArray[np.bytes_]) -> None:

@@ -3,6 +3,7 @@
 An archive is a folder, or a list of URLs (see `lists`).
 """
 
+import errno
 import itertools
 import json
 import re
@@ -79,15 +80,18 @@ def image_id(uri: str, etag: str) -> bytes:
 
 
 def refuse_overlap(archive_url: str, output_url: str) -> None:
-    """Returns only if neither place lies in the other; what a list names is seen to by `listed`.
+    """Returns only if neither place lies in the other, nor in what the output's images link to.
+
+    What a list names, and what an archive links to, is seen to by `listed`.
 
     Raises:
         ValueError: one does. Originals are never written to, and results never denoised again.
     """
     archive, output = storage.absolute(archive_url), storage.absolute(output_url)
-    if storage.inside(output, archive) or storage.inside(archive, output):
-        rule = "must not lie in each other; choose an output beside the archive"
-        raise ValueError(f"archive={archive} and output={output} {rule}")
+    for place in (output, storage.join(output, lists.IMAGES)):  # which may be a link elsewhere
+        if storage.inside(place, archive) or storage.inside(archive, place):
+            rule = "must not lie in each other; choose an output beside the archive"
+            raise ValueError(f"archive={archive} and output={place} {rule}")
 
 
 def listed(archive_url: str, output_url: str | None = None) -> Iterator[Batch]:
@@ -98,33 +102,39 @@ def listed(archive_url: str, output_url: str | None = None) -> Iterator[Batch]:
 
     Args:
         archive_url: a folder or a list.
-        output_url: the output, if a list that names images inside it is to be refused.
+        output_url: the output, if a list that names images inside it is to be refused, and a folder
+            that links there.
 
     Raises:
-        ValueError: see `lists.check`.
+        ValueError: see `lists.check`; or, in the midst of it, a link leads into the output.
         FileNotFoundError: no such archive.
         OSError: it could not be listed.
     """
     if is_list(archive_url):
         repeated = lists.check(archive_url, output_url)
         return _grown(_list_batches(archive_url, repeated))
-    return _grown(_folder_batches(archive_url))
+    return _grown(_folder_batches(archive_url, output_url))
 
 
 def write(
-    archive_url: str, output_url: str, finished: Callable[[str], None] = lambda url: None
+    archive_url: str,
+    output_url: str,
+    finished: Callable[[str], None] = lambda url: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Counts:
     """Lists the archive into the output's manifest, in place of an earlier one.
 
     New parts get new names; the index, replaced in one step once all are complete, says which
     count; then the older ones are removed. A crash before the index leaves the earlier manifest as
     it was, and one at any time leaves parts that nobody reads and the next `write` removes. One
-    writer at a time.
+    writer at a time. An archive without images replaces nothing: it may be an unmounted disk.
 
     Args:
         archive_url: a folder or a list.
         output_url: the output.
         finished: is told the URL of each part as soon as that is complete; see `part`.
+        check: raises what is to end the listing; called before each part is written, before the
+            index is replaced, and before each older part is removed.
 
     Returns:
         Counts, of 0 images where the archive has none.
@@ -136,39 +146,55 @@ def write(
     """
     refuse_overlap(archive_url, output_url)
     folder, archive = storage.join(output_url, FOLDER), storage.absolute(archive_url)
-    _refuse_another(storage.join(folder, INDEX), archive)
+    index_url = storage.join(folder, INDEX)
+    ours = _is_of(index_url, archive)
     images = bytes_ = left_out = 0
     names: list[str] = []
     writing = uuid4().hex
     for batch in listed(archive_url, output_url):
+        check()
         images += len(batch.rows)
         bytes_ += pc.sum(batch.rows["size_bytes"], min_count=0).as_py()
         left_out += batch.left_out
         if len(batch.rows):
+            ours = ours or _made_of(index_url, archive)
             names.append(f"part-{writing}-{len(names):06d}.parquet")
             parquet.write(storage.join(folder, names[-1]), batch.rows)
             finished(storage.join(folder, names[-1]))
-    if not names:  # an empty part spares readers the case of no part
-        names.append(f"part-{writing}-000000.parquet")
-        parquet.write(storage.join(folder, names[0]), SCHEMA.empty_table())
     counts = Counts(images, bytes_, left_out)
+    if not names:
+        return counts
+    check()
     index = {"archive": archive, "parts": names, **asdict(counts)}
-    storage.write(storage.join(folder, INDEX), json.dumps(index).encode())
+    storage.write(index_url, json.dumps(index).encode())
     old = [each for each in storage.files(folder) if each.relative_path not in {INDEX, *names}]
     for entry in old:
+        check()
         storage.remove(entry.uri)
     return counts
 
 
-def _refuse_another(index_url: str, archive: str) -> None:
-    """Two archives in one output would write over each other's images of the same name."""
-    if storage.exists(index_url):
-        before = json.loads(storage.read(index_url))["archive"]
-        if before != archive:
-            raise ValueError(
-                f"archive={archive} must be the one that this output is of, {before}: "
-                "choose another output"
-            )
+def _is_of(index_url: str, archive: str) -> bool:
+    """Whether the output is of this archive; False if it is of none yet.
+
+    Raises:
+        ValueError: it is of another: they would write over each other's images of the same name.
+    """
+    if not storage.exists(index_url):
+        return False
+    before = json.loads(storage.read(index_url))["archive"]
+    if before != archive:
+        raise ValueError(
+            f"archive={archive} must be the one that this output is of, {before}: "
+            "choose another output"
+        )
+    return True
+
+
+def _made_of(index_url: str, archive: str) -> bool:
+    """True, once an index without parts says whose output this is, before its first image is."""
+    made = storage.create(index_url, json.dumps({"archive": archive}).encode())
+    return made or _is_of(index_url, archive)
 
 
 def read(output_url: str) -> pa.Table:
@@ -199,6 +225,9 @@ def parts(output_url: str) -> Iterator[str]:
     """
     folder = storage.join(output_url, FOLDER)
     index = json.loads(storage.read(storage.join(folder, INDEX)))
+    if "parts" not in index:
+        text = f"the first manifest in {folder} is not complete; let the job finish its listing"
+        raise FileNotFoundError(errno.ENOENT, text)
     return (storage.join(folder, name) for name in index["parts"])
 
 
@@ -207,12 +236,15 @@ def _are_images(paths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray
     return pc.and_not(image, note)
 
 
-def _folder_batches(archive_url: str) -> Iterator[Batch]:
+def _folder_batches(archive_url: str, output_url: str | None) -> Iterator[Batch]:
     listing = storage.files(archive_url)
     while files := _until(listing, time.monotonic() + FIRST_SECONDS):
         columns = zip(*((f.uri, f.relative_path, f.size_bytes, f.etag) for f in files), strict=True)
         arrays = [pa.array(c, field.type) for c, field in zip(columns, lists.SCHEMA, strict=True)]
-        yield _batch(pa.Table.from_arrays(arrays, schema=lists.SCHEMA))
+        table = pa.Table.from_arrays(arrays, schema=lists.SCHEMA)
+        if output_url is not None:
+            lists.refuse_inside(table["uri"], output_url, {})
+        yield _batch(table)
 
 
 def _until(listing: Iterator[storage.Entry], limit_seconds: float) -> list[storage.Entry]:

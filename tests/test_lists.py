@@ -193,6 +193,15 @@ def test_an_image_inside_the_output_is_refused_also_behind_a_link(tmp_path: Path
     assert manifest.write(url, f"{tmp_path}/output").images == 1
 
 
+def test_an_image_where_the_outputs_images_link_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/images").symlink_to("../photos")
+    url = parquet(f"{tmp_path}/list", [{"uri": f"{tmp_path}/photos/a.jpg", **KNOWN}])
+    with pytest.raises(ValueError, match="must not lie in the output"):
+        manifest.write(url, f"{tmp_path}/output")
+
+
 def test_a_long_list_is_streamed(tmp_path: Path) -> None:
     rows = [{"uri": f"s3://b/{i}.jpg", "size_bytes": i, "etag": "e"} for i in range(12_345)]
     url = parquet(f"{tmp_path}/list", rows)

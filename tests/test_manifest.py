@@ -79,19 +79,16 @@ def test_work_can_start_with_small_parts_before_the_listing_ends(tmp_path: Path)
     (tmp_path / "archive").mkdir()
     for number in range(3500):
         (tmp_path / f"archive/{number}.jpg").touch()
-    told: list[tuple[str, int, bool]] = []
+    told: list[tuple[str, int]] = []
 
     def finished(url: str) -> None:
-        complete = (tmp_path / "output/manifest" / manifest.INDEX).exists()
-        told.append((url, len(manifest.part(url)), complete))
+        with pytest.raises(FileNotFoundError, match="not complete"):
+            manifest.parts(output)
+        told.append((url, len(manifest.part(url))))
 
     assert manifest.write(archive, output, finished).images == 3500
-    assert [(rows, complete) for _, rows, complete in told] == [
-        (1000, False),
-        (2000, False),
-        (500, False),
-    ]
-    assert [url for url, _, _ in told] == list(manifest.parts(output))
+    assert [rows for _, rows in told] == [1000, 2000, 500]
+    assert [url for url, _ in told] == list(manifest.parts(output))
 
 
 def test_a_slow_listing_is_cut_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +107,7 @@ def test_listing_writes_nothing_and_tells_the_same(tmp_path: Path) -> None:
     assert pyarrow.concat_tables(tables).equals(manifest.read(f"{tmp_path}/output"))
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (3, 1), (4, 1), (5, 2), (9, 3)])
+@pytest.mark.parametrize(("rows", "parts"), [(3, 1), (4, 1), (5, 2), (9, 3)])
 def test_parts_have_bounded_rows_and_duckdb_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, parts: int
 ) -> None:
@@ -154,6 +151,72 @@ def test_a_missing_archive_leaves_the_manifest_as_it_was(tmp_path: Path) -> None
     with pytest.raises(FileNotFoundError, match="archive"):
         manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
     assert len(manifest.read(f"{tmp_path}/output")) == 1
+
+
+def test_an_archive_without_images_leaves_the_manifest_as_it_was(tmp_path: Path) -> None:
+    archive, output = f"{tmp_path}/archive", f"{tmp_path}/output"
+    fill(archive, ("notes.txt",))
+    assert manifest.write(archive, output) == manifest.Counts(0, 0, left_out=1)
+    assert os.listdir(tmp_path) == ["archive"]
+    fill(archive, ("a.jpg",))
+    manifest.write(archive, output)
+    storage.remove(f"{archive}/a.jpg")
+    assert manifest.write(archive, output).images == 0
+    assert manifest.read(output)["relative_path"].to_pylist() == ["a.jpg"]
+
+
+def test_an_output_is_an_archives_own_from_its_first_part_on(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive", ("a.jpg",))
+    fill(f"{tmp_path}/other", ("a.jpg",))
+
+    def killed(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output", killed)
+    with pytest.raises(ValueError, match="must be the one that this output is of"):
+        manifest.write(f"{tmp_path}/other", f"{tmp_path}/output")
+    with pytest.raises(FileNotFoundError, match="not complete"):
+        manifest.read(f"{tmp_path}/output")
+    assert manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output").images == 1
+    assert len(manifest.read(f"{tmp_path}/output")) == 1
+
+
+@pytest.mark.parametrize("passes", range(4))  # a part, the end of the listing, index, old part
+def test_a_job_that_must_stop_removes_no_parts(tmp_path: Path, passes: int) -> None:
+    archive, output = f"{tmp_path}/archive", f"{tmp_path}/output"
+    fill(archive, tuple(f"{i}.jpg" for i in range(manifest.FIRST_ROWS)))
+    manifest.write(archive, output)
+    before = set(os.listdir(f"{output}/manifest"))
+    left = iter(range(passes))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise RuntimeError("the lease is lost")
+
+    with pytest.raises(RuntimeError, match="the lease is lost"):
+        manifest.write(archive, output, check=check)
+    assert before <= set(os.listdir(f"{output}/manifest"))
+    assert len(list(manifest.parts(output))) == 1
+
+
+def test_an_output_whose_images_are_a_link_to_the_archive_is_refused(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/a/b", ("c.jpg",))
+    (tmp_path / "output").mkdir()
+    for target, archive in (("../a", "a"), ("../a", "a/b"), ("../a/b", "a")):
+        (tmp_path / "output/images").symlink_to(target)
+        with pytest.raises(ValueError, match="must not lie in each other"):
+            manifest.write(f"{tmp_path}/{archive}", f"{tmp_path}/output")
+        (tmp_path / "output/images").unlink()
+    assert manifest.write(f"{tmp_path}/a", f"{tmp_path}/output").images == 1
+
+
+def test_an_archive_that_links_into_the_output_is_refused(tmp_path: Path) -> None:
+    fill(f"{tmp_path}/archive", ("a.jpg",))
+    fill(f"{tmp_path}/output/images/b", ("a.jpg",))
+    (tmp_path / "archive/link").symlink_to("../output/images/b")
+    with pytest.raises(ValueError, match=r"archive/link/.* must not lie in the output"):
+        manifest.write(f"{tmp_path}/archive", f"{tmp_path}/output")
 
 
 @pytest.mark.parametrize(
