@@ -131,7 +131,18 @@ def _parted(data: bytes, boxes: list[tuple[bytes, int, int]], start: int, end: i
 
 
 def joined(container: Container) -> bytes:
-    """The file of a container: file type, meta box, media data, other boxes."""
+    """The file of a container: file type, meta box, media data, other boxes.
+
+    Raises:
+        ValueError: more than its boxes can count, such as 256 properties of one item.
+    """
+    try:
+        return _joined(container)
+    except struct.error as error:
+        raise ValueError(f"the file's meta box can't be written: {error}") from error
+
+
+def _joined(container: Container) -> bytes:
     wide = max(container.items) > 0xFFFF
     number = "I" if wide else "H"
     used: dict[bytes, int] = {}
@@ -181,7 +192,10 @@ def _locations(items: dict[int, Item], start: int, number: str) -> bytes:
     """The iloc box for items whose bytes follow each other from start."""
     entries, place = [], start
     for key, item in items.items():
-        entries.append(struct.pack(f">{number}HHHII", key, 0, 0, 1, place, len(item.data)))
+        extent = (
+            struct.pack(">II", place, len(item.data)) if item.data else b""
+        )  # 0 is "to the end"
+        entries.append(struct.pack(f">{number}HHH", key, 0, 0, bool(extent)) + extent)
         place += len(item.data)
     wide = number == "I"
     head = struct.pack(">BB" + number, 0x44, 0, len(entries))

@@ -115,6 +115,38 @@ def test_a_gain_map_and_a_video_behind_the_picture_stay_by_the_byte() -> None:
     assert before.references == after.references
 
 
+def test_an_item_of_256_properties_is_a_value_error_that_says_so() -> None:
+    container = iso.parted(heic())
+    main = container.items[container.primary]
+    many = replace(main, properties=main.properties * 256)
+    with pytest.raises(ValueError, match="can't be written"):
+        iso.joined(replace(container, items={**container.items, container.primary: many}))
+
+
+def test_properties_named_too_often_are_undecodable() -> None:
+    source = heic()
+    start = source.index(b"ipma") - 4
+    size, key = int.from_bytes(source[start : start + 4], "big"), source[start + 16 : start + 18]
+    entry = key + b"\xff" + b"\1" * 255
+    count = int.from_bytes(source[start + 12 : start + 16], "big") + 1
+    ipma = struct.pack(">4sII", b"ipma", 0, count) + source[start + 16 : start + size] + entry
+    new = struct.pack(">I", 4 + len(ipma)) + ipma
+    data = bytearray(source[:start] + new + source[start + size :])
+    for name in (b"iprp", b"meta"):
+        place = data.index(name) - 4
+        old = int.from_bytes(data[place : place + 4], "big")
+        data[place : place + 4] = (old + len(new) - size).to_bytes(4, "big")
+    with pytest.raises(images.Undecodable, match="can't be written"):
+        images.decode(bytes(data))
+
+
+def test_an_item_without_data_stays_so() -> None:
+    container = iso.parted(heic())
+    empty = iso.Item(b"mime", True, b"\0text/plain\0", b"")
+    result = iso.joined(replace(container, items={77: empty, **container.items}))
+    assert iso.parted(result).items[77] == empty
+
+
 def test_several_pictures_are_refused_by_name() -> None:
     with pytest.raises(images.Unsupported, match="several pictures"):
         images.decode(with_item(heic(), b"hvc1", b"", False))
