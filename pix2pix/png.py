@@ -142,11 +142,13 @@ class Png:
         before, after = self.before, self.after
         if packet is not None:
             new = _chunk(b"iTXt", XMP + PLAIN + packet)
-            if self.xmp is None:
-                before = (*before, new)
+            chunks = [*before, *after]
+            places = [place for place, chunk in enumerate(chunks) if _is_xmp(chunk)]
+            if places:  # of several only the first, which is the one that was read
+                chunks[places[0]] = new
+                before, after = tuple(chunks[: len(before)]), tuple(chunks[len(before) :])
             else:
-                before = tuple(new if _is_xmp(chunk) else chunk for chunk in before)
-                after = tuple(new if _is_xmp(chunk) else chunk for chunk in after)
+                before = (*before, new)
         start, end = len(START) + IHDR_BYTES, len(coded) - CHUNK_BYTES  # IEND is empty
         pieces: list[bytes | memoryview] = [
             coded[:start],

@@ -73,6 +73,23 @@ def resident_megabytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 2**20
 
 
+def test_of_two_packets_the_first_is_replaced_and_the_second_stays() -> None:
+    one, two = (
+        struct.pack(">I", len(text))
+        + b"iTXt"
+        + text
+        + struct.pack(">I", zlib.crc32(b"iTXt" + text))
+        for text in (png.XMP + png.PLAIN + packet for packet in (b"first", b"second"))
+    )
+    for data in (
+        GOOD[:33] + one + two + GOOD[33:],
+        GOOD[:33] + one + GOOD[33:-12] + two + GOOD[-12:],
+    ):
+        result = png.parted(data).encoded(lambda *_: np.zeros((2, 2, 1), np.uint8), None, b"new")
+        assert png.parted(result).xmp == b"new"
+        assert result.count(two) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
