@@ -212,7 +212,9 @@ def encode(
             changes.
 
     Raises:
-        ValueError: pixels of another shape or type, a quality out of range, or an unprintable mark.
+        ValueError: pixels of another shape or type, a quality out of range, or an unprintable mark;
+            or the file would become more than its format can hold.
+        Unsupported: the format's encoder refuses the picture.
     """
     expected = photograph.pixels
     if pixels.shape != expected.shape or pixels.dtype != expected.dtype:
@@ -225,9 +227,13 @@ def encode(
     source = photograph.source
     packet = None
     if mark is not None:
-        packet = xmp.marked(source.xmp, mark, source.xmp_bytes)
-        packet = None if packet is source.xmp else packet
-    return source.encoded(_rows(photograph, pixels), quality, packet)
+        old = source.xmp  # once, as each look at it makes another object
+        packet = xmp.marked(old, mark, source.xmp_bytes)
+        packet = None if packet is old else packet
+    try:
+        return source.encoded(_rows(photograph, pixels), quality, packet)
+    except (RuntimeError, OSError) as error:  # imagecodecs' errors; Pillow's
+        raise Unsupported(f"the {source.format} can't be written: {error}; {REMEDY}") from error
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pix2pix import images
 
@@ -69,6 +70,39 @@ def test_a_mark_is_read_back_and_replaced(name: str) -> None:
         twice = unchanged(once, mark='0.4.0 <&"> é')
         assert images.decode(twice).source.xmp.count(b"Denoised=") == 1
         assert b"0.4.0 &lt;&amp;" in images.decode(twice).source.xmp
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_packet_that_cannot_be_extended_stays_as_it_is(name: str) -> None:
+    packet = {"xmp": b"no XML at all"}
+    if name == "TIFF":
+        packet = {"tiffinfo": {700: b"no XML at all"}}
+    if name == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", "no XML at all", "en", "a keyword")
+        packet = {"pnginfo": text}
+    source = photographs.saved(Image.fromarray(photographs.pixels()), name, **packet)
+    assert images.decode(source).source.xmp == b"no XML at all"
+    assert unchanged(source) == unchanged(source, mark="0.3.0")
+
+
+class Failing:
+    """A source whose encoder fails as imagecodecs or Pillow do."""
+
+    format, mode, bit_depth, xmp, xmp_bytes = "PNG", "RGB", 8, None, 0
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def encoded(self, *_: object) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [imagecodecs.PngError("png", "no"), OSError("no")])
+def test_an_encoder_that_fails_is_unsupported(error: Exception) -> None:
+    pixels = photographs.pixels()
+    with pytest.raises(images.Unsupported, match=r"PNG can't be written: .*no"):
+        images.encode(images.Photograph(pixels, None, Failing(error)), pixels)
 
 
 @pytest.mark.parametrize("name", KEPT)
