@@ -30,6 +30,11 @@ SCHEMA = pa.schema(
         pa.field("etag", pa.string()),
     ]
 )
+_SCHEMES = (  # of places that hold files, not data:, zip: and the like
+    "abfs abfss adl az dbfs dropbox file ftp gcs gdrive gs hdfs hf http https lakefs memory oci "
+    "oss s3 sftp smb ssh tos webdav webhdfs"
+)
+SCHEMES = frozenset(_SCHEMES.split())
 _ODD = {  # what `storage.absolute` would change or refuse
     "file": r"//|/\.{1,2}(/|$)|.(?:/)$",
     "other": r"^[a-z][a-z0-9+.-]*://(/|$)|/$|^(file|local|s3a):|^[^:/]*[A-Z][^:/]*://",
@@ -42,7 +47,7 @@ def is_list(url: str) -> bool:
 
 
 def check(url: str, output_url: str | None) -> NDArray[np.bytes_]:
-    """Reads a whole list, 8 bytes of memory per row, before any of its images is touched.
+    """Reads a whole list, 16 bytes of memory per row, before any of its images is touched.
 
     Args:
         url: the list.
@@ -53,31 +58,19 @@ def check(url: str, output_url: str | None) -> NDArray[np.bytes_]:
         rows with the same URL; mostly none.
 
     Raises:
-        ValueError: it is no such list; a row has no absolute URL, or one inside the output; or two
+        ValueError: it is no such list; a row has no absolute URL, or one inside the output; two
             rows have the same relative path and different URLs, so that one's result would replace
-            the other's.
+            the other's; or the same URL and different relative paths, as it is one image.
         OSError: it could not be read.
     """
-    seen, folders = bytearray(), dict[str, bool]()
+    paths, uris, folders = bytearray(), bytearray(), dict[str, bool]()
     for rows in _rows(url):
         if output_url is not None:
             refuse_inside(rows["uri"], output_url, folders)
-        seen += ids.hashes(rows["relative_path"]).tobytes()
-    doubled = ids.repeated(ids.in_order(seen, np.dtype(np.uint64)))
-    del seen
-    if not len(doubled):
-        return np.empty(0, ids.ID)
-    keys, uris = bytearray(), bytearray()
-    for rows in _rows(url):
-        found = rows.filter(pa.array(ids.contains(doubled, ids.hashes(rows["relative_path"]))))
-        keys += ids.keys(found["relative_path"]).tobytes()
-        uris += ids.hashes(found["uri"]).tobytes()
-    order = np.argsort(np.frombuffer(keys, ids.ID))
-    key, uri = np.frombuffer(keys, ids.ID)[order], np.frombuffer(uris, np.uint64)[order]
-    clash = key[1:][(key[1:] == key[:-1]) & (uri[1:] != uri[:-1])]
-    if len(clash):
-        _refuse_clash(url, clash[:1])
-    return ids.repeated(key)
+        paths += ids.hashes(rows["relative_path"]).tobytes()
+        uris += ids.hashes(rows["uri"]).tobytes()
+    _repeated(url, "uri", "relative_path", uris)
+    return _repeated(url, "relative_path", "uri", paths)
 
 
 def rows(url: str, repeated: NDArray[np.bytes_]) -> Iterator[pa.Table]:
@@ -164,9 +157,13 @@ def _rows(url: str) -> Iterator[pa.Table]:
     """All rows, with `SCHEMA` and canonical URLs."""
     with storage.opened(url) as file:
         batches = _parquet(url, file) if url.lower().endswith(".parquet") else _csv(url, file)
+        start = 0
         try:
             for batch in batches:
-                yield _plain(url, batch)
+                rows = _plain(url, batch)
+                _refuse_senseless(url, rows, start)
+                start += len(rows)
+                yield rows
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
                 raise  # storage's; Arrow's own, about broken gzip, has no number
@@ -181,27 +178,37 @@ def _parquet(url: str, file: io.RawIOBase) -> Iterator[pa.Table]:
 
 
 def _csv(url: str, file: io.RawIOBase) -> Iterator[pa.Table]:
-    raw: pa.NativeFile = pa.PythonFile(io.BufferedReader(file, BYTES_AT_ONCE))
-    stream = pa.CompressedInputStream(raw, "gzip") if url.lower().endswith(".gz") else raw
+    with storage.opened(url) as head, _csv_reader(url, head, None) as reader:
+        _wanted(url, reader.schema.names)
     types = {name: SCHEMA.field(OTHER_NAMES.get(name, name)).type
              for name in (*SCHEMA.names, *OTHER_NAMES)}  # fmt: skip
     options = pa.csv.ConvertOptions(
         column_types=types, null_values=[""], strings_can_be_null=True,
         include_columns=list(types), include_missing_columns=True,
     )  # fmt: skip
-    reader = pa.csv.open_csv(
+    with _csv_reader(url, file, options) as reader:
+        for batch in reader:
+            for start in range(0, len(batch), ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch.slice(start, ROWS_AT_ONCE)])
+
+
+def _csv_reader(
+    url: str, file: io.RawIOBase, options: pa.csv.ConvertOptions | None
+) -> pa.csv.CSVStreamingReader:
+    raw: pa.NativeFile = pa.PythonFile(io.BufferedReader(file, BYTES_AT_ONCE))
+    stream = pa.CompressedInputStream(raw, "gzip") if url.lower().endswith(".gz") else raw
+    return pa.csv.open_csv(
         stream,
         read_options=pa.csv.ReadOptions(block_size=BYTES_AT_ONCE, use_threads=False),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=options,
     )
-    for batch in reader:
-        for start in range(0, len(batch), ROWS_AT_ONCE):
-            yield pa.Table.from_batches([batch.slice(start, ROWS_AT_ONCE)])
 
 
 def _wanted(url: str, names: list[str]) -> list[str]:
     wanted = [name for name in names if OTHER_NAMES.get(name, name) in SCHEMA.names]
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise ValueError(f"list={url} has columns {names}; it must have only one {twice[0]}")
     if not {"uri", "url"} & set(wanted):
         raise ValueError(f"list={url} has columns {names}; it must have one that is called uri")
     return wanted
@@ -223,6 +230,27 @@ def _plain(url: str, batch: pa.Table) -> pa.Table:
     columns["relative_path"] = pc.coalesce(_none_if_empty(columns["relative_path"]), path)
     columns["etag"] = pc.utf8_trim(columns["etag"], characters='"')
     return pa.Table.from_arrays(list(columns.values()), schema=SCHEMA)
+
+
+def _refuse_senseless(url: str, rows: pa.Table, start: int) -> None:
+    """Refuses what no place can be called; `start` rows came before these."""
+    known = pc.is_in(
+        pc.replace_substring_regex(rows["uri"], r"(?s)://.*", ""),
+        value_set=pa.array(sorted(SCHEMES), pa.string()),
+    )
+    rules = [
+        ("uri", pc.invert(known), f"must begin with one of {', '.join(sorted(SCHEMES))}, and ://"),
+        *(
+            (name, pc.match_substring(rows[name], "\0"), "must have no NUL characters")
+            for name in ("uri", "relative_path")
+        ),
+    ]
+    for name, wrong, rule in rules:
+        lines = np.flatnonzero(wrong.to_numpy())
+        if len(lines):
+            value = rows[name][int(lines[0])].as_py()
+            where = f"row {start + int(lines[0]) + 1}"  # of data, from 1
+            raise ValueError(f"list={url}: {where}: {name}={value!r} {rule}; mend the list")
 
 
 def _none_if_empty(strings: pa.Array) -> pa.Array:
@@ -252,10 +280,28 @@ def _absolute(url: str, uri: str) -> str:
     return storage.absolute(uri)
 
 
-def _refuse_clash(url: str, key: NDArray[np.bytes_]) -> None:
+def _repeated(url: str, column: str, other: str, hashes: bytearray) -> NDArray[np.bytes_]:
+    """Keys of what a column, of these hashes, holds repeatedly beside the same in the other one."""
+    doubled = ids.repeated(ids.in_order(hashes, np.dtype(np.uint64)))
+    if not len(doubled):
+        return np.empty(0, ids.ID)
+    keys, others = bytearray(), bytearray()
     for rows in _rows(url):
-        found = rows.filter(pa.array(ids.contains(key, ids.keys(rows["relative_path"]))))
+        found = rows.filter(pa.array(ids.contains(doubled, ids.hashes(rows[column]))))
+        keys += ids.keys(found[column]).tobytes()
+        others += ids.hashes(found[other]).tobytes()
+    order = np.argsort(np.frombuffer(keys, ids.ID))
+    key, beside = np.frombuffer(keys, ids.ID)[order], np.frombuffer(others, np.uint64)[order]
+    clash = key[1:][(key[1:] == key[:-1]) & (beside[1:] != beside[:-1])]
+    if len(clash):
+        _refuse_clash(url, column, other, clash[:1])
+    return ids.repeated(key)
+
+
+def _refuse_clash(url: str, column: str, other: str, key: NDArray[np.bytes_]) -> None:
+    for rows in _rows(url):
+        found = rows.filter(pa.array(ids.contains(key, ids.keys(rows[column]))))
         if len(found):
-            path, uri = found["relative_path"][0].as_py(), found["uri"][0].as_py()
-            rule = "must be that of one uri: the second's result would replace the first's"
-            raise ValueError(f"list={url}: relative_path={path!r}, which {uri} has, {rule}")
+            value, beside = found[column][0].as_py(), found[other][0].as_py()
+            rule = f"must be that of one {other}: each image has one result, and each result one"
+            raise ValueError(f"list={url}: {column}={value!r}, which {beside} has, {rule}")

@@ -139,6 +139,23 @@ def test_a_store_that_does_not_answer_stops_the_listing(
             r"relative_path='b/a.jpg', which s3://b/a.jpg has",
             [{"uri": "s3://b/a.jpg", **KNOWN}, {"uri": "gs://b/a.jpg", **KNOWN}],
         ),
+        (
+            r"uri='s3://b/1.jpg', which a.jpg has, must be that of one relative_path",
+            [
+                {"uri": "s3://b/1.jpg", "relative_path": "a.jpg", **KNOWN},
+                {"uri": "s3://b/1.jpg", "relative_path": "b.jpg", **KNOWN},
+            ],
+        ),
+        (
+            r"row 3002: uri='s4://b/2.jpg' must begin with one of .* s3, ",
+            [{"uri": "s3://b/1.jpg", **KNOWN}, {"uri": "s4://b/2.jpg", **KNOWN}],
+        ),
+        (r"row 3001: uri='s3://b/\\x00.jpg' must have no NUL", [{"uri": "s3://b/\0.jpg"}]),
+        (r"row 3001: uri='file:///a/\\x00.jpg' must have no NUL", [{"uri": "/a/b/../\0.jpg"}]),
+        (
+            r"row 3001: relative_path='\\x00.jpg' must have no NUL",
+            [{"uri": "s3://b/1.jpg", "relative_path": "\0.jpg"}],
+        ),
     ],
 )
 def test_a_list_that_makes_no_sense_is_refused_before_anything_starts(
@@ -152,6 +169,25 @@ def test_a_list_that_makes_no_sense_is_refused_before_anything_starts(
         manifest.write(url, f"{tmp_path}/output", finished.append)
     assert finished == []
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("header", ["URI,etag", "uri;etag"])
+def test_a_csv_without_a_column_uri_is_told_its_columns(tmp_path: Path, header: str) -> None:
+    storage.write(
+        f"{tmp_path}/list.csv", f"{header}\ns3://b/a.jpg,e\n".replace(",", header[3]).encode()
+    )
+    with pytest.raises(ValueError, match=rf"has columns .*{header[:3]}.*; it must have one that"):
+        manifest.write(f"{tmp_path}/list.csv", f"{tmp_path}/output")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    uris = pyarrow.array(["s3://b/a.jpg"])
+    table = pyarrow.Table.from_arrays([uris, uris], ["uri", "uri"])
+    pyarrow.parquet.write_table(table, f"{tmp_path}/list.parquet")
+    pyarrow.csv.write_csv(table, f"{tmp_path}/list.csv")
+    for name in ("list.parquet", "list.csv"):
+        with pytest.raises(ValueError, match="it must have only one uri"):
+            manifest.write(f"{tmp_path}/{name}", f"{tmp_path}/output")
 
 
 @WAYS
