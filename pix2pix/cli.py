@@ -70,9 +70,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
             if options.get("verbose"):
                 traceback.print_exc()
-            cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
             sys.stdout.flush()
-            typer.echo(f"pix2pix: {cause}", err=True)
+            typer.echo(f"pix2pix: {error}", err=True)
             raise typer.Exit(1) from error
 
     return reported

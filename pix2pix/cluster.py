@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -104,6 +105,23 @@ def quieten() -> None:
     context.print_on_execution_start = False
 
 
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Tells what a process of Ray's raised without the pages that Ray wraps around it.
+
+    Raises:
+        RuntimeError: a process failed; its last words.
+    """
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        words = [line.strip() for line in str(error).splitlines() if "UserCode" not in line]
+        told = [line for line in words if re.match(r"[A-Za-z.]*(Error|Exception)\b.*: .", line)]
+        raise RuntimeError((told or [type(error).__name__])[-1]) from error
+
+
 def cpus_of_nodes() -> list[float]:
     """How many CPUs each node of the cluster has that lives."""
     import ray
@@ -159,21 +177,24 @@ def pool(actors: int | None, gpu: bool) -> Pool:
         RuntimeError: they don't fit.
     """
     nodes = [cpus - CPUS_OF_SOURCE for cpus in cpus_of_nodes() if cpus > CPUS_OF_SOURCE]
-    smallest = min(nodes, default=1.0)
-    if gpu:
-        reserved, fitting = min(1.0, smallest), gpus()
-    else:
-        reserved = min(CPUS_PER_ACTOR, smallest)
-        if actors:  # more than one a node, if they are wanted: down to one a core
-            reserved = max(min(reserved, sum(nodes) / actors), min(1.0, smallest))
-        fitting = sum(int(cpus // reserved) for cpus in nodes)
-    if max(actors or 1, 1) > fitting:
+    largest = max(nodes, default=1.0)
+
+    def fitting(reserved: float) -> int:
+        if gpu:
+            return gpus()
+        return sum(int(cpus / reserved + 1e-6) for cpus in nodes)
+
+    reserved = min(1.0 if gpu else CPUS_PER_ACTOR, largest)
+    while not gpu and actors and fitting(reserved) < actors and reserved > min(1.0, largest):
+        reserved = max(reserved / 1.1, min(1.0, largest))
+    if max(actors or 1, 1) > fitting(reserved):
+        most = fitting(reserved)
         raise RuntimeError(
             f"{actors or 1} actors that denoise don't fit into the cluster: its nodes have "
-            f"{', '.join(f'{cpus:g}' for cpus in cpus_of_nodes())} CPUs and "
-            f"{gpus()} GPUs; give at most --actors {fitting}"
+            f"{', '.join(f'{cpus:g}' for cpus in cpus_of_nodes())} CPUs and {gpus()} GPUs; "
+            + (f"give at most --actors {most}" if most else "add nodes, or leave out --gpu")
         )
-    size = actors or fitting
+    size = actors or fitting(reserved)
     return Pool(size, reserved, max(1, round(sum(cpus_of_nodes()) / size)))
 
 

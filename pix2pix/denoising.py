@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 from pix2pix import cluster, ledger, manifest, memory, status, storage, summary
@@ -66,6 +67,7 @@ def denoised(
             show(f"{others} images stay as other weights left them; see --redo-older-models")
         progress = Progress(show)
         counts = _done_now(archive_url, output_url, way, done, processes, gpu, lease, progress)
+        del done  # 16 bytes per image, which the summary needs for its own
         lease.check()
         status.compact(output_url)
         ended = summary.finished(
@@ -86,16 +88,19 @@ def _done_now(
     book = ledger.started(2 * processes.size * THREADS, processes.size)
     stopped = threading.Event()
 
-    def finished(part_url: str) -> None:
+    def check() -> None:
         if stopped.is_set():
             raise RuntimeError("the listing ended with the job")
+        lease.check()
+
+    def finished(part_url: str) -> None:
         if to_do := len(status.pending(manifest.part(part_url), done)):
             progress.total += to_do
             ray.get(book.add.remote(part_url))
 
     def listed() -> manifest.Counts:
         try:
-            return manifest.write(archive_url, output_url, finished)
+            return manifest.write(archive_url, output_url, finished, check)
         finally:
             ray.get(book.listed.remote())
 
@@ -150,7 +155,7 @@ def _finished(
             runtime_env={"env_vars": memory.ENVIRONMENT},
         )  # fmt: skip
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        with closing(ticking(iter(batches), 1.0)) as ticks:
+        with cluster.plain_errors(), closing(ticking(iter(batches), 1.0)) as ticks:
             for batch in ticks:
                 chunks += len(batch or ())
                 yield (
@@ -167,10 +172,15 @@ def _kept(
     """Brings rows into the status table, some at a time, and says how far the job is."""
     rows: list[dict[str, Any]] = []
     parts: list[str] = []
+    nodes: set[str] = set()
     kept = summarised = time.monotonic()
     for batch in finished:
         now = time.monotonic()
         for row in batch or ():
+            if row["node"] not in nodes and row["output_uri"]:
+                nodes.add(row["node"])
+                _refuse_unseen(row)
+            row["finished_at"] = datetime.now(UTC)  # one clock decides which row is the newest
             rows.append(row)
             progress.add(row)
         progress.listing = not listing.done()
@@ -191,14 +201,25 @@ def _kept(
     progress.tell(always=True)
 
 
+def _refuse_unseen(row: dict[str, Any]) -> None:
+    """An output on a disk of its own on each node would be lost with them, row by row true."""
+    if not storage.exists(row["output_uri"]):
+        raise RuntimeError(
+            f"{row['output_uri']} was written by node {row['node']} and isn't there for this one: "
+            "give an OUTPUT that all nodes share, for instance in object storage"
+        )
+
+
 def failure_classes(retry_failed: str | None) -> frozenset[str]:
     """The classes of failures that an option names: "all", one, or several with commas.
 
     Raises:
         ValueError: there is no such class.
     """
-    names = frozenset(retry_failed.split(",")) if retry_failed else frozenset()
-    if names == {"all"}:
+    if retry_failed is None:
+        return frozenset()
+    names = frozenset(name.strip() for name in retry_failed.split(","))
+    if "all" in names:
         return frozenset(status.FAILURE_CLASSES)
     if unknown := sorted(names - set(status.FAILURE_CLASSES)):
         raise ValueError(

@@ -73,7 +73,8 @@ def scores(
         concurrency=min(processes.size, len(chosen)), num_cpus=processes.cpus, num_gpus=int(gpu),
         max_restarts=3, max_task_retries=3,
     )  # fmt: skip
-    rows = sorted(done.take_all(), key=lambda row: row["index"])
+    with cluster.plain_errors():
+        rows = sorted(done.take_all(), key=lambda row: row["index"])
     result = [
         Score(pair.name, pair.scene, **{name: row[name] for name in _SCORES})
         for pair, row in zip(chosen, rows, strict=True)

@@ -8,6 +8,7 @@ failure class of its row.
 import errno
 import hashlib
 import platform
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -21,11 +22,18 @@ import pyarrow as pa
 
 from pix2pix import faults, harm, images, metrics, status, storage
 from pix2pix.ledger import DEATHS
+from pix2pix.settings import PRECISIONS
 
 IMAGES = "images"  # the folder of the denoised images in an output
 THREADS = 6  # of a process: one has the generator, the others wait for storage or for a codec
 MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
 BYTES_IN_WORK = 500e6  # of files, likewise
+# What one image may raise on its way, in a codec, the generator or a kind of storage: its row says
+# so, and the job goes on. What is about the whole output is raised by `_written`, outside of it.
+BAD_IMAGE = (
+    *(ValueError, MemoryError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError),
+    struct.error,
+)
 FINISHED = pa.schema([("rows", pa.list_(pa.struct(status.SCHEMA)))])
 # What the system says of a name that can't be in the output: its image fails, not the job.
 NO_SUCH_NAME = frozenset(
@@ -66,6 +74,8 @@ class Way:
             raise ValueError(f"strength={self.strength} must be between 0 (nothing) and 1 (all)")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality={self.quality} must be between 1 and 100")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if not self.clean_sigma >= 0:
             raise ValueError(f"clean_sigma={self.clean_sigma} must be 0 or more levels of 255")
 
@@ -143,7 +153,7 @@ class Denoise:
         begun = time.monotonic()
         try:
             encoded, _ = self._result(storage.read(row["uri"]), row["relative_path"], False)
-        except (OSError, ValueError, MemoryError, ArithmeticError):
+        except BAD_IMAGE:
             encoded = b""
         return len(encoded), time.monotonic() - begun
 
@@ -176,17 +186,18 @@ class Denoise:
         begun = time.monotonic()
         try:
             data = storage.read(row["uri"])
-        except OSError as error:  # what has no class of its own can't be found by retrying
-            failure = _failure(faults.failure_class(error) or "not_found", str(error))
-            return row | failure | {"seconds_fetch": time.monotonic() - begun}
+        except BAD_IMAGE as error:  # what has no class of its own can't be found by retrying
+            of_storage = faults.failure_class(error) or "not_found"
+            kind = of_storage if isinstance(error, OSError) else _class_of(error)
+            return row | _failure(kind, str(error)) | {"seconds_fetch": time.monotonic() - begun}
         fetched = time.monotonic()
         row["seconds_fetch"] = fetched - begun
         try:
             url = storage.join(self.output_url, IMAGES, row["relative_path"])
             with megapixels.taken(images.pixels_promised(data) / 1e6):
                 encoded, about = self._result(data, row["relative_path"], last_try)
-        except (ValueError, MemoryError, ArithmeticError) as error:
-            encoded, about = b"", _failure(_class_of(error), str(error))
+        except BAD_IMAGE as error:
+            encoded, about = b"", _failure(_class_of(error), f"{error}" or type(error).__name__)
         denoised = time.monotonic()
         row |= about | {"seconds_denoise": denoised - fetched}
         if encoded:
@@ -244,9 +255,9 @@ class Denoise:
             "sharpness_after": about["sharpness_before"] if same else metrics.sharpness(seen),
             "clipped_fraction": metrics.clipped_fraction(seen),
             "mean_shift": 0.0 if same else metrics.mean_shift(before, seen),
-        } | self._scores(seen, relative_path)
+        } | self._scores(seen, relative_path, about.get("message"))
 
-    def _scores(self, seen: np.ndarray, relative_path: str) -> Row:
+    def _scores(self, seen: np.ndarray, relative_path: str, message: str | None) -> Row:
         """PSNR and SSIM; a reference that isn't there, or fits not, costs them, not the image."""
         if self.way.reference_url is None:
             return {}
@@ -256,14 +267,14 @@ class Denoise:
             )
             return {"psnr_db": metrics.psnr_db(clean, seen), "ssim": metrics.ssim(clean, seen)}
         except (OSError, ValueError) as error:
-            return {"message": f"no scores: {error}"}
+            return {"message": "; ".join(filter(None, [message, f"no scores: {error}"]))}
 
     def _with_end(self, row: Row) -> Row:
         return row | {
             "checkpoint_sha256": self.way.sha256,
             "strength": self.way.strength,
             "node": platform.node(),
-            "finished_at": datetime.now(UTC),
+            "finished_at": datetime.now(UTC),  # the driver sets its own clock's when it has the row
             "schema_version": status.SCHEMA_VERSION,
         }
 
@@ -273,20 +284,23 @@ def _failure(failure_class: str, message: str) -> Row:
 
 
 def _class_of(error: Exception) -> str:
-    classes: dict[type, str] = {
-        images.Unsupported: "unsupported",
-        images.TooLarge: "too_large",
-        images.Undecodable: "undecodable",
-        MemoryError: "out_of_memory",
-        ValueError: "unsupported",  # a relative path like a//b or ../c: no such place in the output
-    }
-    return classes.get(type(error), "crashed")
+    classes = (
+        (images.TooLarge, "too_large"),
+        (images.Undecodable, "undecodable"),
+        (MemoryError, "out_of_memory"),
+        (ValueError, "unsupported"),  # also a path like a//b or ../c: no such place in the output
+        (ImportError, "unsupported"),  # a kind of storage that isn't installed
+        ((struct.error, LookupError), "undecodable"),
+    )
+    return next((name for kind, name in classes if isinstance(error, kind)), "crashed")
 
 
 def _written(url: str, encoded: bytes) -> Row:
     """Where the image is now. What is about the whole output stops the job: no space, no right."""
     try:
         storage.write(url, encoded)
+    except ValueError as error:  # a name that no system takes, with a NUL for instance
+        return _failure("unsupported", f"not written: {error}")
     except OSError as error:
         failure_class = faults.failure_class(error)
         if failure_class != "transient_io" and error.errno not in NO_SUCH_NAME:

@@ -136,6 +136,10 @@ def lines(done: Summary) -> list[str]:
         f"{done.images} images: {states}; {done.done_now} of them now, in {done.seconds:.1f} s, "
         f"{done.images_per_second:.2f} images/s, {done.megapixels_per_second:.2f} MP/s"
     ]
+    if done.left_out:
+        text.append(
+            f"{done.left_out} other files of the archive left out: no images by their names"
+        )
     if done.by_failure_class:
         classes = ", ".join(f"{n} {name}" for name, n in sorted(done.by_failure_class.items()))
         text.append(f"failures: {classes}; see the status table")
