@@ -21,6 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+hypothesis_settings.register_profile("house", deadline=None)  # a busy machine is no error
+hypothesis_settings.load_profile("house")
 
 CODES = {"429": "TooManyRequests", "500": "InternalError", "502": "x", "503": "SlowDown"}
 ADDED = 2  # levels that the checkpoint below adds to every value: results are known by hand
