@@ -83,6 +83,7 @@ def test_two_workers_with_half_a_batch_each_learn_what_one_would(
     assert _furthest(alone, together) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     storage.copy(str(one_epoch), str(broken))
