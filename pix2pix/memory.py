@@ -8,6 +8,9 @@ import numpy as np
 ENVIRONMENT = {
     # the threads of numpy's BLAS wait by spinning, on the cores that the generator needs
     "OPENBLAS_NUM_THREADS": "1",
+    # huge pages: clearing small ones takes a fifth of the time of a layer. Generator alone +5% with
+    # AVX-512 in bfloat16, +25% with AVX2 in float32
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
 SMALLEST_TILE_PIXELS = 256  # nothing smaller is tried when memory runs out
