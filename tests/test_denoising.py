@@ -117,9 +117,11 @@ def test_the_pixels_are_what_the_generator_gives(ran: Ran) -> None:
     row = rows["b/c0.jpg"]
     data = (output / "images/b/c0.jpg").read_bytes()
     assert (row["format"], row["channels"], row["bit_depth"]) == ("JPEG", 3, 8)
-    assert row["noise_sigma_after"] == metrics.noise_sigma(images.decode(data).pixels)
+    after = images.decode(data).pixels
     before = images.decode((archive / "b/c0.jpg").read_bytes()).pixels
-    assert row["noise_sigma_before"] == metrics.noise_sigma(before)
+    # float32 sums of one BLAS thread there, of several here, which add in another order
+    assert row["noise_sigma_after"] == pytest.approx(metrics.noise_sigma(after), rel=1e-5)
+    assert row["noise_sigma_before"] == pytest.approx(metrics.noise_sigma(before), rel=1e-5)
 
 
 def test_the_same_call_again_does_only_what_is_new_or_changed(
