@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import imagecodecs
 import numpy as np
 
 from pix2pix import heif, jpeg, png, tiff, webp, xmp
@@ -257,6 +258,17 @@ def decode_rgb(data: bytes) -> np.ndarray:
         return _rgb(eight_bit(source.stored()))
     except ValueError as error:
         raise Undecodable(f"{error}; {DAMAGED}") from error
+
+
+def shown(encoded: bytes) -> np.ndarray:
+    """The pixels of a file that `encode` wrote, as `decode_rgb` gives them, JPEG in half the time.
+
+    Its decoder fills missing data with grey without a word: not for files from elsewhere.
+    """
+    if not encoded.startswith(jpeg.START):
+        return decode_rgb(encoded)
+    pixels = imagecodecs.jpeg8_decode(encoded)
+    return _rgb(pixels.reshape(*pixels.shape[:2], -1))
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:
