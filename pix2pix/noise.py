@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import io
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from PIL import Image
 
 Levels = NDArray[np.uint8]
 Values = NDArray[np.float32]
-Demosaicked = Literal["all", "noise", "nothing"]
+Demosaicked = Literal["bilinear", "gradients", "nothing"]
 
 # XYZ to the sensor's colours at daylight, of the four cameras whose mixtures Brooks et al. draw
 XYZ_TO_SENSOR = np.array(
@@ -47,10 +48,13 @@ SRGB_TO_XYZ = np.array(
         [0.0193339, 0.1191920, 0.9503041],
     ]
 )
-TONES = (0.0, 0.5, 0.75, 1.0)  # shares of the full curve; a table is kept for each
+TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the full curve; a table is kept for each
 HEADROOM = 1.5  # what the sensor counts where the picture is white, in units of the display's white
 SHOULDER = 0.9  # linear value from which the headroom is used
 STEPS = 16_384  # of a table from linear values to levels, over the headroom: 8 per level at black
+SITES = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2))  # row, column, channel of the mosaic: RGGB
+# what demosaicking by gradients leaves of a pixel's noise in the three colours, and shares of green
+SHARED = np.array([[0.72, 0.83, 0.0], [0.0, 0.96, 0.0], [0.0, 0.83, 0.72]], np.float32)
 MARGIN = 12  # mirrored pixels around a patch, cut off again with the phases of mosaic and JPEG
 LEAST_MARGIN = 3  # ... of them on each side, at least 2 below and to the right
 BLOCK = 8  # pixels of a JPEG block
@@ -62,15 +66,18 @@ class Camera:
 
     Attributes:
         tone: Share of the full tone curve, one of `TONES`; 0 is gamma alone.
-        sensor_to_srgb: float32 (3, 3), colour matrix times white balance times digital gain.
+        gains: float32 (3,): white balance times digital gain, of red, green and blue.
+        sensor: float32 (3, 3), from linear sRGB to the sensor's colours after the gains.
         shot: Variance of the noise per sensor value in [0, 1].
         read: Variance of the noise in the dark.
+        demosaicked: "bilinear" takes each colour alone; "gradients" (Malvar et al.) takes from the
+            others too, so that colours share noise, as in SIDD. "nothing": each pixel has all
+            colours and shares no noise with its neighbours, as in pictures that were shrunk a lot
+            without smoothing.
+        blurred: Whether demosaicking blurred the scene too, as the plain methods do; otherwise
+            it's as if by one that loses nothing of the scene.
         enlarged: How much larger than the patch the picture was before it was shrunk; 1 is not.
         resample: Pillow's filter that shrank it.
-        demosaicked: "all": what was in the scene and the noise, by the plainest method; "noise":
-            the noise alone, as if by a method that loses nothing of the scene; "nothing": the
-            sensor had all colours at each pixel, as in pictures that were shrunk a lot without
-            smoothing: neighbours share no noise.
         luma_share, chroma_share: How much of the noise in brightness and in colour comes from
             the neighbours after the camera's own smoothing, 0 to 1; below 0 sharpens.
         quality: Of the JPEG; None is no JPEG.
@@ -78,12 +85,14 @@ class Camera:
     """
 
     tone: float
-    sensor_to_srgb: Values
+    gains: Values
+    sensor: Values
     shot: float
     read: float
+    demosaicked: Demosaicked = "bilinear"
+    blurred: bool = False
     enlarged: float = 1.0
     resample: Image.Resampling = Image.Resampling.BOX
-    demosaicked: Demosaicked = "noise"
     luma_share: float = 0.0
     chroma_share: float = 0.0
     quality: int | None = None
@@ -144,29 +153,30 @@ def random_camera(chance: np.random.Generator) -> Camera:
     warmth = chance.random()
     red = 2.4 - 1.0 * warmth + chance.uniform(-0.2, 0.2)
     blue = 1.5 + 1.1 * warmth + chance.uniform(-0.2, 0.2)
-    gains = np.array([red, 1.0, blue]) / chance.normal(0.8, 0.1)
-    matrix = (np.linalg.inv(sensor) * gains).astype(np.float32)
+    gains = np.array([red, 1.0, blue], np.float32) / np.float32(chance.normal(0.8, 0.1))
     shot, read = _random_levels(chance)
     kind = chance.random()
-    demosaicked: Demosaicked = "all" if chance.random() < 0.3 else "noise"
+    demosaicked: Demosaicked = "bilinear" if chance.random() < 0.45 else "gradients"
     enlarged, resample = 1.0, Image.Resampling.BOX
     if kind < 0.12:
         demosaicked = "nothing"
-    elif kind < 0.30:
+    elif kind < 0.28:
         enlarged = chance.uniform(1.2, 2.0)
         resample = Image.Resampling(
             chance.choice(
                 [Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.HAMMING]
             )
         )
+    blurred = bool(chance.random() < 0.5)
     luma_share = chroma_share = 0.0
     if demosaicked != "nothing" and chance.random() < 0.3:
         luma_share, chroma_share = chance.uniform(-0.3, 0.6), chance.uniform(0.0, 1.0)
     coded = shot > 0 and chance.random() < 0.75
     return Camera(
         tone=0.0 if chance.random() < 0.4 else float(chance.choice(TONES[1:])),
-        sensor_to_srgb=matrix, shot=shot, read=read,
-        enlarged=enlarged, resample=resample, demosaicked=demosaicked,
+        gains=gains, sensor=sensor.astype(np.float32),
+        shot=shot, read=read,
+        enlarged=enlarged, resample=resample, demosaicked=demosaicked, blurred=blurred,
         luma_share=luma_share, chroma_share=chroma_share,
         quality=int(chance.integers(70, 99)) if coded else None,
         subsampling=2 if chance.random() < 0.5 else 0,
@@ -213,10 +223,13 @@ def photographed(
     if camera.luma_share or camera.chroma_share:
         noisy = _smoothed(noisy, clean, camera)
     if camera.enlarged > 1.0:
-        noisy, clean = (_shrunk(image, size, camera.resample) for image in (noisy, clean))
+        noisy, clean = (
+            np.asarray(Image.fromarray(image).resize(size, camera.resample))
+            for image in (noisy, clean)
+        )
     if camera.quality is not None:
         noisy = _coded(noisy, camera.quality, camera.subsampling)
-    inside = np.s_[top - 1 : top - 1 + height, left - 1 : left - 1 + width]
+    inside = np.s_[top : top + height, left : left + width]
     return noisy[inside], clean[inside]
 
 
@@ -226,107 +239,149 @@ def _mirrored(side: int, before: int) -> NDArray[np.intp]:
     return (side - 1) - np.abs((side - 1) - places)
 
 
-def _shrunk(image: Levels, size: tuple[int, int], resample: Image.Resampling) -> Levels:
-    """The enlarged picture, which lacks its outer pixels, at width and height less 2."""
-    beyond = [(side + 2) / final for side, final in zip(image.shape[1::-1], size, strict=True)]
-    box = [step - 1 for step in beyond]
-    box += [side - at for side, at in zip(image.shape[1::-1], box, strict=True)]
-    return np.asarray(
-        Image.fromarray(image).resize((size[0] - 2, size[1] - 2), resample, tuple(box))
-    )
-
-
 def _taken(scene: Levels, camera: Camera, chance: np.random.Generator) -> tuple[Levels, Levels]:
-    """The picture with noise and without, one pixel less on each side than the scene.
+    """The picture with noise and without, uint8 of the scene's shape, whose sides are even."""
+    linear_of, levels_of = _tables(camera.tone)
+    to_srgb = np.linalg.inv(camera.sensor).astype(np.float32)
+    linear = linear_of.take(scene.transpose(2, 0, 1)).reshape(3, -1)
+    if camera.demosaicked == "nothing":
+        noise = _noise(camera.sensor @ linear, (0, 1, 2), camera, chance)
+        noise = SHARED @ noise
+    else:
+        height, width = scene.shape[:2]
+        quarters = linear.reshape(3, height // 2, 2, width // 2, 2)
+        sensed = np.stack(
+            [
+                camera.sensor[channel] @ quarters[:, :, row, :, column].reshape(3, -1)
+                for row, column, channel in SITES
+            ]
+        )
+        by_gradients = camera.demosaicked == "gradients"
+        shape = (4, height // 2, width // 2)
+        noise = _noise(sensed, [site[2] for site in SITES], camera, chance).reshape(shape)
+        noise = _demosaicked(noise, by_gradients).reshape(3, -1)
+        if camera.blurred:
+            colours = _demosaicked(sensed.reshape(shape), by_gradients).reshape(3, -1)
+            linear = to_srgb @ colours
+    rendered = to_srgb @ noise
+    rendered += linear
+    noisy = _levels(rendered, levels_of, scene.shape)
+    blurred = camera.blurred and camera.demosaicked != "nothing"
+    return noisy, _levels(linear, levels_of, scene.shape) if blurred else scene
+
+
+def _noise(
+    sensed: Values, channels: Sequence[int], camera: Camera, chance: np.random.Generator
+) -> Values:
+    """Shot and read noise of what the sensor should have counted, after the gains.
+
+    Shot noise is skewed: where the sensor counts few electrons, most pixels are darker than the
+    mean and some much lighter. The term in z^2 gives it the third moment of the Poisson
+    distribution (Cornish and Fisher), and leaves mean and nearly all of the variance as they are.
 
     Args:
-        scene: uint8 (height, width, 3), both even.
-        camera: How it is taken.
-        chance: Decides the noise.
-
-    Returns:
-        Noisy and clean, uint8 (height - 2, width - 2, 3).
+        sensed: float32 (planes, pixels).
+        channels: Of each plane: 0 red, 1 green, 2 blue.
+        camera: Its levels and gains.
+        chance: Decides it.
     """
-    linear_of, levels_of = _tables(camera.tone)
-    to_sensor = np.linalg.inv(camera.sensor_to_srgb).astype(np.float32)
-    inner = scene[1:-1, 1:-1]
-    linear = linear_of.take(inner.transpose(2, 0, 1)).reshape(3, -1)
-    if camera.demosaicked == "nothing":
-        noise = _noise(to_sensor @ linear, camera, chance)
-        return _levels(linear, camera.sensor_to_srgb @ noise, levels_of, inner.shape), inner
-    raw = np.empty(scene.shape[:2], np.float32)
-    for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
-        raw[row::2, column::2] = linear_of.take(scene[row::2, column::2]) @ to_sensor[channel]
-    noise = _demosaicked(_noise(raw, camera, chance)).reshape(3, -1)
-    clean = inner
-    if camera.demosaicked == "all":
-        linear = camera.sensor_to_srgb @ _demosaicked(raw).reshape(3, -1)
-        clean = _levels(linear, np.float32(0.0), levels_of, inner.shape)
-    return _levels(linear, camera.sensor_to_srgb @ noise, levels_of, inner.shape), clean
-
-
-def _noise(sensed: Values, camera: Camera, chance: np.random.Generator) -> Values:
-    """Shot and read noise of what the sensor should have counted."""
     noise = np.maximum(sensed, 0.0)
-    noise *= np.float32(camera.shot)
-    noise += np.float32(camera.read)
-    np.sqrt(noise, out=noise)
-    noise *= chance.standard_normal(sensed.shape, np.float32)
+    normals = chance.standard_normal(sensed.shape, np.float32)
+    for plane, normal, channel in zip(noise, normals, channels, strict=True):
+        gain = camera.gains[channel]
+        plane *= camera.shot * gain
+        plane += camera.read * gain * gain
+        np.sqrt(plane, out=plane)
+        plane *= normal
+        normal *= normal
+        normal -= 1.0
+        normal *= camera.shot * gain / 6.0
+        plane += normal
     return noise
 
 
-def _levels(
-    linear: Values, noise: Values | np.float32, levels_of: Levels, shape: tuple[int, ...]
-) -> Levels:
-    """uint8 (height, width, 3) of linear values and noise, float32 (3, height * width)."""
-    places = linear + noise
-    places *= np.float32((len(levels_of) - 1) / HEADROOM)
-    places += 0.5
-    levels = levels_of.take(places.astype(np.intp), mode="clip")
+def _levels(linear: Values, levels_of: Levels, shape: tuple[int, ...]) -> Levels:
+    """uint8 (height, width, 3) of linear values, float32 (3, height * width), which are used up."""
+    linear *= (len(levels_of) - 1) / HEADROOM
+    linear += 0.5
+    levels = levels_of.take(linear.astype(np.intp), mode="clip")
     return np.ascontiguousarray(levels.T).reshape(shape)
 
 
-def _demosaicked(raw: Values) -> Values:
-    """Bilinear: each colour that a pixel lacks is the mean of its nearest neighbours that have it.
+def _demosaicked(sensed: Values, by_gradients: bool) -> Values:
+    """Each colour that a pixel lacks, from its nearest neighbours that have it.
 
     Args:
-        raw: float32 (height, width), both even; rows are RGRG..., GBGB..., from the top.
+        sensed: float32 (4, height / 2, width / 2) in the order of `SITES`.
+        by_gradients: Whether what the pixel's own colour differs from its surroundings is added,
+            or the means of the neighbours are all (bilinear).
 
     Returns:
-        float32 (3, height - 2, width - 2): the outer pixels lack neighbours and are left out.
+        float32 (3, height, width). Beyond the border each of the four repeats its last value.
+
+    Source: Malvar, He, Cutler, "High-Quality Linear Interpolation for Demosaicing of
+    Bayer-Patterned Color Images", ICASSP 2004, https://doi.org/10.1109/ICASSP.2004.1326587
     """
-    height, width = raw.shape
-    colours = np.empty((3, height - 2, width - 2), np.float32)
-    red, green, blue = colours
-    _spread(raw[0::2, 0::2], red)
-    _spread(raw[:0:-2, :0:-2], blue[::-1, ::-1])
-    in_red, in_blue = raw[0::2, 1::2], raw[1::2, 0::2]
-    green[0::2, 1::2], green[1::2, 0::2] = in_blue[:-1, 1:], in_red[1:, :-1]
-    at_blue = in_red[:-1, :-1] + in_red[1:, :-1]
-    at_blue += in_blue[:-1, :-1]
-    at_blue += in_blue[:-1, 1:]
-    np.multiply(at_blue, 0.25, out=green[0::2, 0::2])
-    at_red = in_blue[:-1, 1:] + in_blue[1:, 1:]
-    at_red += in_red[1:, :-1]
-    at_red += in_red[1:, 1:]
-    np.multiply(at_red, 0.25, out=green[1::2, 1::2])
+    height, width = sensed.shape[1:]
+    planes = np.empty((4, height + 2, width + 2), np.float32)
+    planes[:, 1:-1, 1:-1] = sensed
+    planes[:, 0], planes[:, -1] = planes[:, 1], planes[:, -2]
+    planes[:, :, 0], planes[:, :, -1] = planes[:, :, 1], planes[:, :, -2]
+    colours = np.empty((3, 2 * height, 2 * width), np.float32)
+    turned = planes[::-1, ::-1, ::-1]  # half a turn takes red to blue, and green to green
+    _fill(planes, colours[0], colours[1])
+    _fill(turned, colours[2, ::-1, ::-1], colours[1, ::-1, ::-1])
+    if by_gradients:
+        _add_gradients(planes, colours[0], colours[1], colours[2])
+        _add_gradients(turned, *colours[::-1, ::-1, ::-1])
     return colours
 
 
-def _spread(known: Values, plane: Values) -> None:
-    """Fills a plane that begins one pixel down and right of the first known value.
+def _fill(planes: Values, red: Values, green: Values) -> None:
+    """Fills red, and green in red's rows, with the means of the nearest neighbours."""
+    known, beside, below, _ = planes
+    here, right, down = known[1:-1, 1:-1], known[1:-1, 2:], known[2:, 1:-1]
+    red[0::2, 0::2] = here
+    across = here + right
+    np.multiply(across, 0.5, out=red[0::2, 1::2])
+    across += down
+    across += known[2:, 2:]
+    np.multiply(across, 0.25, out=red[1::2, 1::2])
+    np.multiply(here + down, 0.5, out=red[1::2, 0::2])
+    green[0::2, 1::2] = beside[1:-1, 1:-1]
+    crossed = beside[1:-1, 1:-1] + beside[1:-1, :-2]
+    crossed += below[1:-1, 1:-1]
+    crossed += below[:-2, 1:-1]
+    np.multiply(crossed, 0.25, out=green[0::2, 0::2])
 
-    Args:
-        known: float32 (rows, columns), every second pixel of every second row.
-        plane: float32 (2 * rows - 2, 2 * columns - 2).
-    """
-    rows = np.empty((len(known), plane.shape[1]), np.float32)
-    rows[:, 1::2] = known[:, 1:]
-    between = known[:, :-1] + known[:, 1:]
-    np.multiply(between, 0.5, out=rows[:, 0::2])
-    plane[1::2] = rows[1:]
-    between = rows[:-1] + rows[1:]
-    np.multiply(between, 0.5, out=plane[0::2])
+
+def _add_gradients(planes: Values, red: Values, green: Values, blue: Values) -> None:
+    """Adds to the colours that red's rows lack, what the known colour differs from around."""
+    known, beside, below, _ = planes
+    rows, columns = _sums(known)
+    rows += columns
+    rows *= -0.25
+    rows += known[1:-1, 1:-1]
+    green[0::2, 0::2] += np.float32(1 / 2) * rows
+    blue[0::2, 0::2] += np.float32(3 / 4) * rows
+    rows, columns = _sums(beside)
+    both = rows + columns
+    both *= 0.25
+    both += below[:-2, 1:-1]
+    both += below[:-2, 2:]
+    both += below[1:-1, 1:-1]
+    both += below[1:-1, 2:]
+    both *= -1 / 8
+    both += np.float32(5 / 8) * beside[1:-1, 1:-1]
+    rows -= columns
+    rows *= 3 / 32
+    red[0::2, 1::2] += both - rows
+    blue[0::2, 1::2] += both + rows
+
+
+def _sums(plane: Values) -> tuple[Values, Values]:
+    """Of the neighbours left and right, and of those above and below."""
+    return plane[1:-1, :-2] + plane[1:-1, 2:], plane[:-2, 1:-1] + plane[2:, 1:-1]
 
 
 def _smoothed(noisy: Levels, clean: Levels, camera: Camera) -> Levels:
