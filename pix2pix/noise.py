@@ -17,104 +17,54 @@ JPEG); Abdelhamed, Lin, Brown, "A High-Quality Denoising Dataset for Smartphone 
 (the levels). Where we differ is said at the numbers.
 """
 
-import dataclasses
 import functools
 import io
-import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pix2pix import cameras, mosaic
+from pix2pix.cameras import Camera
+
 Levels = NDArray[np.uint8]
 Values = NDArray[np.float32]
-Demosaicked = Literal["bilinear", "gradients", "nothing"]
 
-# XYZ to the sensor's colours at daylight, of the four cameras whose mixtures Brooks et al. draw
-XYZ_TO_SENSOR = np.array(
-    [
-        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
-        [[0.4913, -0.0541, -0.0202], [-0.613, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
-        [[0.838, -0.263, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
-        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.097, 0.1581, 0.5181]],
-    ]
-)
-SRGB_TO_XYZ = np.array(
-    [
-        [0.4124564, 0.3575761, 0.1804375],
-        [0.2126729, 0.7151522, 0.0721750],
-        [0.0193339, 0.1191920, 0.9503041],
-    ]
-)
-TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the full curve; a table is kept for each
-HEADROOM = 1.5  # what the sensor counts where the picture is white, in units of the display's white
+# what the sensor counts where the picture is white, in units of the display's white; more makes
+# white quieter: at 1.5 it has no noise, at 1.1 as much as in SIDD
+HEADROOM = 1.1
 SHOULDER = 0.9  # linear value from which the headroom is used
-STEPS = 16_384  # of a table from linear values to levels, over the headroom: 8 per level at black
-SITES = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2))  # row, column, channel of the mosaic: RGGB
+STEPS = 16_384  # of a table from linear values to levels, over the headroom: 4.5 per level at black
 # what demosaicking by gradients leaves of a pixel's noise in the three colours, and shares of green
 SHARED = np.array([[0.72, 0.83, 0.0], [0.0, 0.96, 0.0], [0.0, 0.83, 0.72]], np.float32)
 MARGIN = 12  # mirrored pixels around a patch, cut off again with the phases of mosaic and JPEG
 LEAST_MARGIN = 3  # ... of them on each side, at least 2 below and to the right
 BLOCK = 8  # pixels of a JPEG block
-
-
-@dataclasses.dataclass(frozen=True)
-class Camera:
-    """One camera at one exposure, and what became of its picture.
-
-    Attributes:
-        tone: Share of the full tone curve, one of `TONES`; 0 is gamma alone.
-        gains: float32 (3,): white balance times digital gain, of red, green and blue.
-        sensor: float32 (3, 3), from linear sRGB to the sensor's colours after the gains.
-        shot: Variance of the noise per sensor value in [0, 1].
-        read: Variance of the noise in the dark.
-        demosaicked: "bilinear" takes each colour alone; "gradients" (Malvar et al.) takes from the
-            others too, so that colours share noise, as in SIDD. "nothing": each pixel has all
-            colours and shares no noise with its neighbours, as in pictures that were shrunk a lot
-            without smoothing.
-        blurred: Whether demosaicking blurred the scene too, as the plain methods do; otherwise
-            it's as if by one that loses nothing of the scene.
-        enlarged: How much larger than the patch the picture was before it was shrunk; 1 is not.
-        resample: Pillow's filter that shrank it.
-        luma_share, chroma_share: How much of the noise in brightness and in colour comes from
-            the neighbours after the camera's own smoothing, 0 to 1; below 0 sharpens.
-        quality: Of the JPEG; None is no JPEG.
-        subsampling: Pillow's number, 0 is 4:4:4 and 2 is 4:2:0.
-    """
-
-    tone: float
-    gains: Values
-    sensor: Values
-    shot: float
-    read: float
-    demosaicked: Demosaicked = "bilinear"
-    blurred: bool = False
-    enlarged: float = 1.0
-    resample: Image.Resampling = Image.Resampling.BOX
-    luma_share: float = 0.0
-    chroma_share: float = 0.0
-    quality: int | None = None
-    subsampling: int = 0
+SMALLEST = 11  # sides that hold what is mirrored
 
 
 def camera(patches: Levels, chance: np.random.Generator) -> tuple[Levels, Levels]:
     """The patches as noisy photographs of random cameras, and as the same without noise.
 
     Args:
-        patches: uint8 (count, height, width, 3) in 0..255, RGB, clean; at least 14 x 14 pixels. One
+        patches: uint8 (count, height, width, 3) in 0..255, RGB, clean; at least 11 x 11 pixels. A
             whole photograph is a count of 1.
         chance: Decides everything: the same state gives the same pixels.
 
     Returns:
         Noisy and clean, uint8 of the patches' shape. Clean is the patch or, where the camera's
-        demosaicking or shrinking blurs the scene, the patch after that; noisy is clean with noise,
-        rounded, and after a JPEG.
+        demosaicking or shrinking blurs, the patch after that; noisy is clean with noise, rounded,
+        and after a JPEG.
+
+    Raises:
+        TypeError: the patches are not uint8.
+        ValueError: their shape is another, or they are too small.
     """
+    _check(patches)
     noisy, clean = np.empty_like(patches), np.empty_like(patches)
-    for index, patch in enumerate(patches):
-        noisy[index], clean[index] = photographed(patch, random_camera(chance), chance)
+    for index, patch in enumerate(patches):  # each has its own tables and sizes; and stays in cache
+        noisy[index], clean[index] = photographed(patch, cameras.drawn(chance), chance)
     return noisy, clean
 
 
@@ -132,6 +82,7 @@ def white(
     Returns:
         Noisy and clean, uint8 of the patches' shape; clean is `patches`.
     """
+    _check(patches)
     count = len(patches)
     largest = np.where(chance.random(count) < 0.1, min(1.0, largest_sigma), largest_sigma)
     sigmas = (largest * (1.0 - chance.random(count))).astype(np.float32)  # in (0, largest]
@@ -144,68 +95,24 @@ def white(
     return noisy, patches
 
 
-def random_camera(chance: np.random.Generator) -> Camera:
-    """A camera drawn at random; README and log say how its noise compares with real pairs."""
-    weights = chance.random(4)
-    sensor = np.tensordot(weights / weights.sum(), XYZ_TO_SENSOR, 1) @ SRGB_TO_XYZ
-    sensor /= sensor.sum(axis=1, keepdims=True)  # white stays white: the gains are kept apart
-    # Brooks: red 1.9 to 2.4, blue 1.5 to 1.9, which is daylight; lamps want less red and more blue
-    warmth = chance.random()
-    red = 2.4 - 1.0 * warmth + chance.uniform(-0.2, 0.2)
-    blue = 1.5 + 1.1 * warmth + chance.uniform(-0.2, 0.2)
-    gains = np.array([red, 1.0, blue], np.float32) / np.float32(chance.normal(0.8, 0.1))
-    shot, read = _random_levels(chance)
-    kind = chance.random()
-    demosaicked: Demosaicked = "bilinear" if chance.random() < 0.45 else "gradients"
-    enlarged, resample = 1.0, Image.Resampling.BOX
-    if kind < 0.12:
-        demosaicked = "nothing"
-    elif kind < 0.28:
-        enlarged = chance.uniform(1.2, 2.0)
-        resample = Image.Resampling(
-            chance.choice(
-                [Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.HAMMING]
-            )
+def _check(patches: Levels) -> None:
+    if patches.dtype != np.uint8:
+        raise TypeError(f"patches are {patches.dtype}, must be uint8 in 0..255; round them first")
+    if patches.ndim != 4 or patches.shape[3] != 3 or min(patches.shape[1:3]) < SMALLEST:
+        raise ValueError(
+            f"patches.shape={patches.shape} must be (count, height, width, 3) with sides of at "
+            f"least {SMALLEST}; give one photograph as photograph[np.newaxis]"
         )
-    blurred = bool(chance.random() < 0.5)
-    luma_share = chroma_share = 0.0
-    if demosaicked != "nothing" and chance.random() < 0.3:
-        luma_share, chroma_share = chance.uniform(-0.3, 0.6), chance.uniform(0.0, 1.0)
-    coded = shot > 0 and chance.random() < 0.75
-    return Camera(
-        tone=0.0 if chance.random() < 0.4 else float(chance.choice(TONES[1:])),
-        gains=gains, sensor=sensor.astype(np.float32),
-        shot=shot, read=read,
-        enlarged=enlarged, resample=resample, demosaicked=demosaicked, blurred=blurred,
-        luma_share=luma_share, chroma_share=chroma_share,
-        quality=int(chance.integers(70, 99)) if coded else None,
-        subsampling=2 if chance.random() < 0.5 else 0,
-    )  # fmt: skip
 
 
-def _random_levels(chance: np.random.Generator) -> tuple[float, float]:
-    """Variances of shot and of read noise.
-
-    Brooks draws shot noise from 1e-4 to 0.012; DSLRs at low ISO have less, and the strongest of
-    SIDD's telephones more. One in twenty has none, so that clean pictures are left alone.
-    """
-    if chance.random() < 0.05:
-        return 0.0, 0.0
-    log_shot = chance.uniform(math.log(2e-5), math.log(0.02))
-    log_read = 2.18 * log_shot + 1.20 + chance.normal(0.0, 0.26)
-    return math.exp(log_shot), math.exp(log_read)
-
-
-def photographed(
-    patch: Levels, camera: Camera, chance: np.random.Generator
-) -> tuple[Levels, Levels]:
+def photographed(patch: Levels, by: Camera, chance: np.random.Generator) -> tuple[Levels, Levels]:
     """One patch through one camera.
 
     The mosaic's phase and the JPEG's are drawn too: they don't start at the patch's corner.
 
     Args:
         patch: uint8 (height, width, 3).
-        camera: How it is taken.
+        by: The camera.
         chance: Decides the noise and the phases.
 
     Returns:
@@ -216,19 +123,19 @@ def photographed(
     rows, columns = _mirrored(height, top), _mirrored(width, left)
     scene = patch.take(rows, axis=0).take(columns, axis=1)
     size = (scene.shape[1], scene.shape[0])
-    if camera.enlarged > 1.0:
-        larger = [2 * round(side * camera.enlarged / 2) for side in size]
+    if by.enlarged > 1.0:
+        larger = [2 * round(side * by.enlarged / 2) for side in size]
         scene = np.asarray(Image.fromarray(scene).resize(larger, Image.Resampling.BICUBIC))
-    noisy, clean = _taken(scene, camera, chance)
-    if camera.luma_share or camera.chroma_share:
-        noisy = _smoothed(noisy, clean, camera)
-    if camera.enlarged > 1.0:
+    noisy, clean = _taken(scene, by, chance)
+    if by.luma_share or by.chroma_share:
+        noisy = _smoothed(noisy, clean, by)
+    if by.enlarged > 1.0:
         noisy, clean = (
-            np.asarray(Image.fromarray(image).resize(size, camera.resample))
+            np.asarray(Image.fromarray(image).resize(size, by.resampling))
             for image in (noisy, clean)
         )
-    if camera.quality is not None:
-        noisy = _coded(noisy, camera.quality, camera.subsampling)
+    if by.quality is not None:
+        noisy = _coded(noisy, by.quality, by.subsampling)
     inside = np.s_[top : top + height, left : left + width]
     return noisy[inside], clean[inside]
 
@@ -239,39 +146,35 @@ def _mirrored(side: int, before: int) -> NDArray[np.intp]:
     return (side - 1) - np.abs((side - 1) - places)
 
 
-def _taken(scene: Levels, camera: Camera, chance: np.random.Generator) -> tuple[Levels, Levels]:
+def _taken(scene: Levels, by: Camera, chance: np.random.Generator) -> tuple[Levels, Levels]:
     """The picture with noise and without, uint8 of the scene's shape, whose sides are even."""
-    linear_of, levels_of = _tables(camera.tone)
-    to_srgb = np.linalg.inv(camera.sensor).astype(np.float32)
+    linear_of, levels_of = _tables(by.tone)
     linear = linear_of.take(scene.transpose(2, 0, 1)).reshape(3, -1)
-    if camera.demosaicked == "nothing":
-        noise = _noise(camera.sensor @ linear, (0, 1, 2), camera, chance)
-        noise = SHARED @ noise
+    to_srgb = np.linalg.inv(by.sensor).astype(np.float32)
+    clean = scene
+    if by.demosaicked == "nothing":
+        noise = SHARED @ _noise(by.sensor @ linear, (0, 1, 2), by, chance)
     else:
-        height, width = scene.shape[:2]
-        quarters = linear.reshape(3, height // 2, 2, width // 2, 2)
+        quarters = linear.reshape(3, scene.shape[0] // 2, 2, scene.shape[1] // 2, 2)
         sensed = np.stack(
             [
-                camera.sensor[channel] @ quarters[:, :, row, :, column].reshape(3, -1)
-                for row, column, channel in SITES
+                np.tensordot(by.sensor[channel], quarters[:, :, row, :, column], 1)
+                for row, column, channel in mosaic.SITES
             ]
         )
-        by_gradients = camera.demosaicked == "gradients"
-        shape = (4, height // 2, width // 2)
-        noise = _noise(sensed, [site[2] for site in SITES], camera, chance).reshape(shape)
-        noise = _demosaicked(noise, by_gradients).reshape(3, -1)
-        if camera.blurred:
-            colours = _demosaicked(sensed.reshape(shape), by_gradients).reshape(3, -1)
+        noise = _noise(sensed, [site[2] for site in mosaic.SITES], by, chance)
+        noise = mosaic.demosaicked(noise, by.demosaicked).reshape(3, -1)
+        if by.blurred:
+            colours = mosaic.demosaicked(sensed, by.demosaicked).reshape(3, -1)
             linear = to_srgb @ colours
-    rendered = to_srgb @ noise
-    rendered += linear
-    noisy = _levels(rendered, levels_of, scene.shape)
-    blurred = camera.blurred and camera.demosaicked != "nothing"
-    return noisy, _levels(linear, levels_of, scene.shape) if blurred else scene
+            clean = _levels(linear, levels_of, scene.shape)
+    noise = to_srgb @ noise
+    noise += linear
+    return _levels(noise, levels_of, scene.shape), clean
 
 
 def _noise(
-    sensed: Values, channels: Sequence[int], camera: Camera, chance: np.random.Generator
+    sensed: Values, channels: Sequence[int], by: Camera, chance: np.random.Generator
 ) -> Values:
     """Shot and read noise of what the sensor should have counted, after the gains.
 
@@ -280,111 +183,35 @@ def _noise(
     distribution (Cornish and Fisher), and leaves mean and nearly all of the variance as they are.
 
     Args:
-        sensed: float32 (planes, pixels).
+        sensed: float32 (planes, ...).
         channels: Of each plane: 0 red, 1 green, 2 blue.
-        camera: Its levels and gains.
+        by: The camera.
         chance: Decides it.
     """
     noise = np.maximum(sensed, 0.0)
     normals = chance.standard_normal(sensed.shape, np.float32)
     for plane, normal, channel in zip(noise, normals, channels, strict=True):
-        gain = camera.gains[channel]
-        plane *= camera.shot * gain
-        plane += camera.read * gain * gain
+        gain = by.gains[channel]
+        plane *= by.shot * gain
+        plane += by.read * gain * gain
         np.sqrt(plane, out=plane)
         plane *= normal
         normal *= normal
         normal -= 1.0
-        normal *= camera.shot * gain / 6.0
+        normal *= by.shot * gain / 6.0
         plane += normal
     return noise
 
 
 def _levels(linear: Values, levels_of: Levels, shape: tuple[int, ...]) -> Levels:
-    """uint8 (height, width, 3) of linear values, float32 (3, height * width), which are used up."""
-    linear *= (len(levels_of) - 1) / HEADROOM
-    linear += 0.5
-    levels = levels_of.take(linear.astype(np.intp), mode="clip")
+    """uint8 (height, width, 3) of linear values, float32 (3, height * width)."""
+    places = linear * np.float32(STEPS / HEADROOM)
+    places += 0.5
+    levels = levels_of.take(places.astype(np.intp), mode="clip")
     return np.ascontiguousarray(levels.T).reshape(shape)
 
 
-def _demosaicked(sensed: Values, by_gradients: bool) -> Values:
-    """Each colour that a pixel lacks, from its nearest neighbours that have it.
-
-    Args:
-        sensed: float32 (4, height / 2, width / 2) in the order of `SITES`.
-        by_gradients: Whether what the pixel's own colour differs from its surroundings is added,
-            or the means of the neighbours are all (bilinear).
-
-    Returns:
-        float32 (3, height, width). Beyond the border each of the four repeats its last value.
-
-    Source: Malvar, He, Cutler, "High-Quality Linear Interpolation for Demosaicing of
-    Bayer-Patterned Color Images", ICASSP 2004, https://doi.org/10.1109/ICASSP.2004.1326587
-    """
-    height, width = sensed.shape[1:]
-    planes = np.empty((4, height + 2, width + 2), np.float32)
-    planes[:, 1:-1, 1:-1] = sensed
-    planes[:, 0], planes[:, -1] = planes[:, 1], planes[:, -2]
-    planes[:, :, 0], planes[:, :, -1] = planes[:, :, 1], planes[:, :, -2]
-    colours = np.empty((3, 2 * height, 2 * width), np.float32)
-    turned = planes[::-1, ::-1, ::-1]  # half a turn takes red to blue, and green to green
-    _fill(planes, colours[0], colours[1])
-    _fill(turned, colours[2, ::-1, ::-1], colours[1, ::-1, ::-1])
-    if by_gradients:
-        _add_gradients(planes, colours[0], colours[1], colours[2])
-        _add_gradients(turned, *colours[::-1, ::-1, ::-1])
-    return colours
-
-
-def _fill(planes: Values, red: Values, green: Values) -> None:
-    """Fills red, and green in red's rows, with the means of the nearest neighbours."""
-    known, beside, below, _ = planes
-    here, right, down = known[1:-1, 1:-1], known[1:-1, 2:], known[2:, 1:-1]
-    red[0::2, 0::2] = here
-    across = here + right
-    np.multiply(across, 0.5, out=red[0::2, 1::2])
-    across += down
-    across += known[2:, 2:]
-    np.multiply(across, 0.25, out=red[1::2, 1::2])
-    np.multiply(here + down, 0.5, out=red[1::2, 0::2])
-    green[0::2, 1::2] = beside[1:-1, 1:-1]
-    crossed = beside[1:-1, 1:-1] + beside[1:-1, :-2]
-    crossed += below[1:-1, 1:-1]
-    crossed += below[:-2, 1:-1]
-    np.multiply(crossed, 0.25, out=green[0::2, 0::2])
-
-
-def _add_gradients(planes: Values, red: Values, green: Values, blue: Values) -> None:
-    """Adds to the colours that red's rows lack, what the known colour differs from around."""
-    known, beside, below, _ = planes
-    rows, columns = _sums(known)
-    rows += columns
-    rows *= -0.25
-    rows += known[1:-1, 1:-1]
-    green[0::2, 0::2] += np.float32(1 / 2) * rows
-    blue[0::2, 0::2] += np.float32(3 / 4) * rows
-    rows, columns = _sums(beside)
-    both = rows + columns
-    both *= 0.25
-    both += below[:-2, 1:-1]
-    both += below[:-2, 2:]
-    both += below[1:-1, 1:-1]
-    both += below[1:-1, 2:]
-    both *= -1 / 8
-    both += np.float32(5 / 8) * beside[1:-1, 1:-1]
-    rows -= columns
-    rows *= 3 / 32
-    red[0::2, 1::2] += both - rows
-    blue[0::2, 1::2] += both + rows
-
-
-def _sums(plane: Values) -> tuple[Values, Values]:
-    """Of the neighbours left and right, and of those above and below."""
-    return plane[1:-1, :-2] + plane[1:-1, 2:], plane[:-2, 1:-1] + plane[2:, 1:-1]
-
-
-def _smoothed(noisy: Levels, clean: Levels, camera: Camera) -> Levels:
+def _smoothed(noisy: Levels, clean: Levels, by: Camera) -> Levels:
     """The noisy picture after the camera's own smoothing or sharpening of the noise.
 
     A camera's denoising keeps edges and takes the noise between them; so the noise alone is
@@ -394,8 +221,8 @@ def _smoothed(noisy: Levels, clean: Levels, camera: Camera) -> Levels:
     noise = np.subtract(noisy, clean, dtype=np.float32)
     luma = noise @ np.array([0.299, 0.587, 0.114], np.float32)
     noise -= luma[..., np.newaxis]
-    noise = _blurred(_blurred(noise, camera.chroma_share), camera.chroma_share)
-    noise += _blurred(luma, camera.luma_share)[..., np.newaxis]
+    noise = _blurred(_blurred(noise, by.chroma_share), by.chroma_share)
+    noise += _blurred(luma, by.luma_share)[..., np.newaxis]
     noise += clean
     return _rounded(noise)
 

@@ -23,7 +23,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
         "ledger",
     },
     {"xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
-    {"fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
+    {"noise", "fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
     {"local"},
     {"storage", "images", "metrics", "losses", "networks"},
     {"parquet", "checkpoints", "lease"},
