@@ -39,6 +39,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/denoise.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/noise.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -68,6 +68,24 @@ def camera(patches: Levels, chance: np.random.Generator) -> tuple[Levels, Levels
     return noisy, clean
 
 
+def camera_photograph(clean: Levels, seed: int) -> tuple[Levels, Levels]:
+    """A whole photograph taken by a random camera with noise, for scores: always the same pair.
+
+    Args:
+        clean: uint8 (height, width, 3).
+        seed: Draws the camera and the noise.
+
+    Returns:
+        Noisy and clean as `camera`.
+    """
+    _check(clean[np.newaxis])
+    chance = np.random.default_rng(seed)
+    by = cameras.drawn(chance)
+    while by.shot == 0.0:  # nothing to score
+        by = cameras.drawn(chance)
+    return photographed(clean, by, chance)
+
+
 def white(
     patches: Levels, chance: np.random.Generator, largest_sigma: float = 50.0
 ) -> tuple[Levels, Levels]:
