@@ -5,6 +5,7 @@ RUN/checkpoints/step-00001234-89abcdef/
     state/                                              what training needs to go on
 RUN/latest, RUN/best    each names a checkpoint of the run; replaced in one stroke once it is whole
 RUN/settings.json  history.parquet  curves.png  tensorboard/
+pix2pix/weights/best/ , .../fast/    what ships: the same three files, weights in half precision
 """
 
 import hashlib
@@ -12,7 +13,9 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +28,8 @@ SETTINGS, WEIGHTS, CARD = "settings.json", "generator.weights.h5", "card.json"
 STATE = "state"
 BEST, LATEST, FOLDER = "best", "latest", "checkpoints"
 HISTORY, CURVES = "history.parquet", "curves.png"
+SHIPPED = ("best", "fast")  # names that mean weights of this package, wherever it is installed
+WEIGHTS_FOLDER = Path(__file__).resolve().parent / "weights"
 
 
 def card(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +103,13 @@ def named(run_url: str, pointer: str) -> str | None:
 def resolved(url: str) -> str:
     """The checkpoint that a URL means: a checkpoint, a run (its best), `RUN/best`, `RUN/latest`.
 
+    The bare words in `SHIPPED` mean the weights that ship; a folder of that name is ./best.
+
     Raises:
         FileNotFoundError: no checkpoint there.
     """
+    if url in SHIPPED:
+        return _shipped(url)
     url = storage.absolute(url)
     if storage.exists(storage.join(url, CARD)):
         return url
@@ -116,14 +125,30 @@ def resolved(url: str) -> str:
     return storage.join(run_url, name)
 
 
+def _shipped(name: str) -> str:
+    folder = WEIGHTS_FOLDER / name
+    if not (folder / CARD).is_file():
+        there = [each for each in SHIPPED if (WEIGHTS_FOLDER / each / CARD).is_file()]
+        raise FileNotFoundError(
+            f"no checkpoint {name} ships with this pix2pix ({' and '.join(there) or 'none'} does): "
+            "train one with `pix2pix train PAIRS RUN` and give --checkpoint RUN; a folder of yours "
+            f"that is called {name} is ./{name}"
+        )
+    return storage.absolute(str(folder))
+
+
 def identified(url: str) -> tuple[str, str]:
-    """The URL of the checkpoint that `url` means, and the SHA-256 of its weights by its card.
+    """The checkpoint that `url` means, and the SHA-256 of its weights by its card.
+
+    Returns:
+        A URL that means the same tomorrow; of what ships its name, since the package may lie
+        elsewhere on another node. Give `fetched` both.
 
     Raises:
         FileNotFoundError: no checkpoint there.
     """
-    url = resolved(url)
-    return url, card_of(url)["weights_sha256"]
+    there = resolved(url)
+    return url if url in SHIPPED else there, card_of(there)["weights_sha256"]
 
 
 def card_of(url: str) -> dict[str, Any]:
@@ -135,19 +160,20 @@ def card_of(url: str) -> dict[str, Any]:
     return json.loads(storage.read(storage.join(resolved(url), CARD)))
 
 
-def fetched(url: str, folder: str) -> dict[str, Any]:
+def fetched(url: str, folder: str, weights_sha256: str | None = None) -> dict[str, Any]:
     """Brings what denoises (not the state) of a checkpoint into a local folder and checks it.
 
     Args:
         url: See `resolved`.
         folder: An existing local folder.
+        weights_sha256: What the weights must be, as `identified` said elsewhere or before.
 
     Returns:
         The checkpoint's card, with `url`.
 
     Raises:
         FileNotFoundError: no checkpoint there, or a file of it is missing.
-        ValueError: the weights aren't those of the card.
+        ValueError: the weights aren't those of the card, or not those that are expected.
     """
     url = resolved(url)
     for name in (SETTINGS, WEIGHTS, CARD):
@@ -159,7 +185,80 @@ def fetched(url: str, folder: str) -> dict[str, Any]:
             f"{storage.join(url, WEIGHTS)} has SHA-256 {sha256}, its card says "
             f"{facts['weights_sha256']}: the file was changed or damaged; fetch it anew"
         )
+    if weights_sha256 not in (None, sha256):
+        raise ValueError(
+            f"{url} has weights with SHA-256 {sha256}, the job began with {weights_sha256}: "
+            "install the same pix2pix on all nodes, and leave a checkpoint as it is"
+        )
     return {**facts, "url": url}
+
+
+def exported(
+    url: str, target_url: str, scored: Callable[[str], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Makes what can be shipped of a checkpoint: a new one in half the bytes, without state.
+
+    Args:
+        url: See `resolved`.
+        target_url: Its folder, for instance pix2pix/weights/best.
+        scored: (the new checkpoint's local folder) -> facts that replace those of its card, which
+            were measured with the weights in full precision.
+
+    Returns:
+        The new card.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        FileExistsError: the target holds one already.
+        ValueError: the weights aren't those of the card, or are too large for half precision.
+    """
+    if storage.exists(storage.join(target_url, CARD)):
+        raise FileExistsError(
+            f"{target_url} holds a checkpoint already: remove it first, or give another folder"
+        )
+    with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as half:
+        facts = fetched(url, whole)
+        del facts["url"]
+        _write_half(Path(whole, WEIGHTS), Path(half, WEIGHTS))
+        facts |= {
+            "weights_sha256": _sha256(Path(half, WEIGHTS)),
+            "weights_type": "float16",
+            "trained_weights_sha256": facts["weights_sha256"],
+            "scores_with": "the weights as trained, before they were rounded to float16",
+        }
+        Path(half, SETTINGS).write_bytes(Path(whole, SETTINGS).read_bytes())
+        Path(half, CARD).write_text(json.dumps(facts, indent=1) + "\n")
+        if scored:
+            facts |= scored(half)
+            Path(half, CARD).write_text(json.dumps(facts, indent=1) + "\n")
+        for name in (WEIGHTS, SETTINGS, CARD):  # with its card it's there
+            storage.write(storage.join(target_url, name), Path(half, name).read_bytes())
+    return facts
+
+
+def _write_half(source: Path, target: Path) -> None:
+    """Copies an HDF5 file of weights, float32 rounded to float16; Keras reads it into float32."""
+    import h5py
+    import numpy as np
+
+    def copy(name: str, item: Any) -> None:  # noqa: ANN401 - h5py has no types
+        if isinstance(item, h5py.Group):
+            made = half.require_group(name)
+        else:
+            values = item[()]
+            if values.dtype == np.float32:
+                largest = float(np.abs(values).max(initial=0.0))
+                if not largest <= float(np.finfo(np.float16).max):
+                    raise ValueError(
+                        f"{name} holds {largest:g}: float16 ends at 65504; ship float32"
+                    )
+                values = values.astype(np.float16)
+            made = half.create_dataset(name, data=values)
+        made.attrs.update(item.attrs)
+
+    with h5py.File(source) as whole, h5py.File(target, "w") as half:
+        half.attrs.update(whole.attrs)
+        whole.visititems(copy)
 
 
 def state(run_url: str, folder: str) -> dict[str, Any] | None:

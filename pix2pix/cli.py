@@ -23,7 +23,11 @@ Archive = Annotated[
 ]
 Output = Annotated[str, typer.Argument(help="Folder to fill: images/, status/, summary.json.")]
 Checkpoint = Annotated[
-    str, typer.Option(help="A run (its best checkpoint is taken), or one checkpoint. Any URL.")
+    str,
+    typer.Option(
+        help="best or fast: what ships. Or a run (its best checkpoint is taken), or one "
+        "checkpoint. Any URL; folders of yours called best or fast are ./best and ./fast."
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: what's fast here.")]
 Gpu = Annotated[bool, typer.Option("--gpu", help="Give every worker a GPU.")]
@@ -117,7 +121,7 @@ def train(
 def denoise(
     archive: Archive,
     output: Output,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint = "best",
     *,
     strength: Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")] = 1,
     quality: Annotated[
@@ -161,10 +165,10 @@ def denoise(
         retry = denoising.failure_classes(retry_failed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    url, sha256 = checkpoints.identified(checkpoint)
+    clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
+    way = Way(url, sha256, strength, quality, clean, precision, reference)
     with cluster.joined(verbose):
-        url, sha256 = checkpoints.identified(checkpoint)
-        clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
-        way = Way(url, sha256, strength, quality, clean, precision, reference)
         work: dict[str, Any] = {
             "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
             "show": cluster.printed,
@@ -208,7 +212,7 @@ def verify(
 @_reported
 def evaluate(
     pairs: Pairs,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint = "best",
     *,
     report: Annotated[
         str | None, typer.Option(help="Folder for scores.parquet and a sheet of pictures.")
@@ -228,6 +232,28 @@ def evaluate(
         )  # fmt: skip
     for text in evaluation.table(result):
         cluster.printed(text)
+
+
+@app.command()
+@_reported
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="A run (its best), or one checkpoint.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder to make, as pix2pix/weights/best. Any URL.")
+    ],
+    *,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="The pairs it was trained from: its card then has the scores of these."),
+    ] = None,
+) -> None:
+    """Writes a checkpoint as it can be shipped: in half precision, without state."""
+    from pix2pix import checkpoints, cluster, evaluation
+
+    scored = functools.partial(evaluation.validated, pairs) if pairs else None
+    with cluster.quiet():
+        card = checkpoints.exported(checkpoint, folder, scored)
+    cluster.printed(f"{folder}: SHA-256 {card['weights_sha256']}; PSNR {card['psnr_db']:.2f} dB")
 
 
 def alone(command: Callable[..., None]) -> None:

@@ -35,9 +35,23 @@ def joined(verbose: bool = False) -> Iterator[None]:
         with _cluster({}, logging.INFO):
             yield
         return
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    with _muffled(), _cluster(QUIET, logging.ERROR):
+    with quiet(), _cluster(QUIET, logging.ERROR):
         quieten()
+        yield
+
+
+@contextlib.contextmanager
+def quiet(verbose: bool = False) -> Iterator[None]:
+    """Keeps TensorFlow's own lines from who reads what a command says; without Ray.
+
+    Args:
+        verbose: Lets them through.
+    """
+    if verbose:
+        yield
+        return
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    with _muffled():
         yield
 
 

@@ -252,19 +252,22 @@ def _value_bytes(generator: keras.Model) -> int:
     return 2 if "bfloat16" in dtypes else 4
 
 
-def loaded(checkpoint_url: str, precision: str = "auto") -> Denoiser:
+def loaded(
+    checkpoint_url: str, precision: str = "auto", weights_sha256: str | None = None
+) -> Denoiser:
     """The denoiser of a checkpoint.
 
     Args:
-        checkpoint_url: A checkpoint, a run (its best checkpoint is meant) or `RUN/best`.
+        checkpoint_url: See `checkpoints.resolved`.
         precision: See `dtype_policy`.
+        weights_sha256: See `checkpoints.fetched`.
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: the weights aren't those that the checkpoint's card names.
+        ValueError: the weights aren't those that the checkpoint's card names, or others than these.
     """
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints.fetched(checkpoint_url, folder)
+        checkpoints.fetched(checkpoint_url, folder, weights_sha256)
         made_with = settings.from_json(Path(folder, checkpoints.SETTINGS).read_text())
         keras.config.set_dtype_policy(dtype_policy(precision))
         generator = networks.generator(made_with)

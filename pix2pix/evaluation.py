@@ -59,26 +59,23 @@ def scores(
     """
     import ray.data
 
-    checkpoint_url, sha256 = checkpoints.identified(checkpoint_url)
+    checkpoint = checkpoints.identified(checkpoint_url)
     chosen = pairs.found(pairs_url)
     chosen = pairs.of_scenes(chosen, scenes) if scenes else chosen
     pairs.fingerprint(chosen)
-    show(f"{len(chosen)} pairs; checkpoint {checkpoint_url} ({sha256[:12]})")
+    show(f"{len(chosen)} pairs; checkpoint {checkpoint[0]} ({checkpoint[1][:12]})")
     processes = cluster.pool(None, gpu)
     count = min(PICTURES, len(chosen))
     pictured = {round(place) for place in np.linspace(0, len(chosen) - 1, count)}
     items = [{"index": index, "picture": index in pictured} for index in range(len(chosen))]
     done = ray.data.from_items(items).map(
-        Scorer, fn_constructor_args=(chosen, checkpoint_url, precision, gpu),
+        Scorer, fn_constructor_args=(chosen, checkpoint, precision, gpu),
         concurrency=min(processes.size, len(chosen)), num_cpus=processes.cpus, num_gpus=int(gpu),
         max_restarts=3, max_task_retries=3,
     )  # fmt: skip
     with cluster.plain_errors():
         rows = sorted(done.take_all(), key=lambda row: row["index"])
-    result = [
-        Score(pair.name, pair.scene, **{name: row[name] for name in _SCORES})
-        for pair, row in zip(chosen, rows, strict=True)
-    ]
+    result = _results(chosen, rows)
     if report_url:
         _write(report_url, result, chosen, rows)
     return result
@@ -92,12 +89,14 @@ class Scorer:
 
     Args:
         chosen: All pairs.
-        checkpoint_url: What denoises.
+        checkpoint: What denoises: its URL and the SHA-256 of its weights.
         precision: See `denoiser.dtype_policy`.
         gpu: Whether this process has a GPU.
     """
 
-    def __init__(self, chosen: list[Pair], checkpoint_url: str, precision: str, gpu: bool) -> None:
+    def __init__(
+        self, chosen: list[Pair], checkpoint: tuple[str, str], precision: str, gpu: bool
+    ) -> None:
         import tensorflow as tf
 
         from pix2pix import denoiser
@@ -105,7 +104,7 @@ class Scorer:
         if not gpu:  # Ray hides GPUs only from those who ask for some
             tf.config.set_visible_devices([], "GPU")
         self.pairs = chosen
-        self.denoiser = denoiser.loaded(checkpoint_url, precision)
+        self.denoiser = denoiser.loaded(checkpoint[0], precision, checkpoint[1])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Scores the pair of that index; `picture` asks for the denoised image as PNG too."""
@@ -122,6 +121,39 @@ class Scorer:
             "ssim": metrics.ssim(clean, after),
             "denoised": picture.getvalue(),
         }
+
+
+def validated(pairs_url: str, folder: str) -> dict[str, Any]:
+    """What a checkpoint scores on its own validation images, in this process and without Ray.
+
+    Args:
+        pairs_url: The pairs that it was trained from; see `pairs.found`.
+        folder: A checkpoint; see `checkpoints.resolved`. Its card names the images.
+
+    Returns:
+        The means of each score, and with what they were measured.
+
+    Raises:
+        pairs.BadPairs: an image that the card names is not among the pairs.
+    """
+    names = checkpoints.card_of(folder)["validation_pairs"]
+    known = {pair.name: pair for pair in pairs.found(pairs_url)}
+    if missing := sorted(set(names) - set(known)):
+        raise pairs.BadPairs(
+            f"{len(missing)} validation images of {folder} are not under {pairs_url}: "
+            f"{', '.join(missing[:5])}; give the pairs that it was trained from"
+        )
+    chosen = [known[name] for name in names]
+    scorer = Scorer(chosen, checkpoints.identified(folder), "float32", gpu=False)
+    rows = [scorer({"index": index, "picture": False}) for index in range(len(chosen))]
+    return means(_results(chosen, rows)) | {"scores_with": "these weights, computed in float32"}
+
+
+def _results(chosen: list[Pair], rows: list[dict[str, Any]]) -> list[Score]:
+    return [
+        Score(pair.name, pair.scene, **{name: row[name] for name in _SCORES})
+        for pair, row in zip(chosen, rows, strict=True)
+    ]
 
 
 def means(result: list[Score]) -> dict[str, float]:

@@ -135,7 +135,7 @@ class Denoise:
         if not gpu:  # Ray hides GPUs only from those who ask for some
             tf.config.set_visible_devices([], "GPU")
         self.output_url, self.way, self.ledger = output_url, way, ledger
-        self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision)
+        self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision, way.sha256)
         self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
 
     def __call__(self, table: pa.Table) -> pa.Table:

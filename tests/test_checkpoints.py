@@ -1,6 +1,8 @@
+import hashlib
 import json
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -100,3 +102,117 @@ def test_the_card_names_versions_and_checksum(run: str) -> None:
     assert card["weights_sha256"] == sha256
     assert card["versions"]["keras"] == keras.__version__
     assert card["versions"]["tensorflow"] == tf.__version__
+
+
+def _random(place: Path) -> Path:
+    """A checkpoint of random weights, none of them a number of half precision."""
+    folder = _folder(place, 0)
+    model = networks.generator(SMALL)
+    for seed, variable in enumerate(model.weights):
+        variable.assign(np.random.default_rng(seed).normal(0, 0.3, variable.shape))
+    model.save_weights(folder / checkpoints.WEIGHTS)
+    card = checkpoints.card(folder, {"step": 7, "psnr_db": 30.0})
+    (folder / checkpoints.CARD).write_text(json.dumps(card))
+    return folder
+
+
+def test_what_is_exported_are_the_weights_rounded_to_half_precision(tmp_path: Path) -> None:
+    before = _random(tmp_path / "a")
+    target = tmp_path / "shipped"
+    checkpoints.exported(str(before), str(target))
+    assert sorted(path.name for path in target.iterdir()) == [
+        *("card.json", "generator.weights.h5", "settings.json")
+    ]
+    whole = denoiser.loaded(str(before)).generator.weights
+    half = denoiser.loaded(str(target)).generator.weights
+    for one, other in zip(whole, half, strict=True):
+        assert other.dtype == "float32"
+        rounded = np.asarray(one).astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(np.asarray(other), rounded)
+    _, sizes = zip(*_datasets(target / checkpoints.WEIGHTS), strict=True)
+    assert sum(sizes) == 2 * sum(int(np.prod(variable.shape)) for variable in whole)
+
+
+def _datasets(path: Path) -> list[tuple[str, int]]:
+    """Type and bytes of all that an HDF5 file holds."""
+    found: list[tuple[str, int]] = []
+
+    def note(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.append((str(item.dtype), item.nbytes))
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    return found
+
+
+def test_the_card_of_what_is_exported_names_both_weights(tmp_path: Path) -> None:
+    before = _random(tmp_path / "a")
+    told = checkpoints.exported(
+        str(before), str(tmp_path / "b"), lambda folder: {"psnr_db": float(len(folder) > 0)}
+    )
+    card = json.loads((tmp_path / "b/card.json").read_text())
+    assert card == told
+    assert (card["step"], card["psnr_db"], card["weights_type"]) == (7, 1.0, "float16")
+    sums = {
+        name: hashlib.sha256((tmp_path / name / checkpoints.WEIGHTS).read_bytes()).hexdigest()
+        for name in "ab"
+    }
+    assert card["weights_sha256"] == sums["b"]
+    assert card["trained_weights_sha256"] == sums["a"]
+
+
+def test_the_same_checkpoint_is_exported_to_the_same_bytes(tmp_path: Path) -> None:
+    before = str(_random(tmp_path / "a"))
+    cards = [checkpoints.exported(before, str(tmp_path / name)) for name in "bc"]
+    assert cards[0] == cards[1]
+
+
+def test_weights_beyond_half_precision_and_full_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="float16 ends at 65504"):
+        checkpoints.exported(str(_folder(tmp_path / "a", 1e7)), str(tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(FileExistsError, match="holds a checkpoint already"):
+        checkpoints.exported(str(_folder(tmp_path / "c", 1)), str(tmp_path / "a"))
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package's folder of weights, with a checkpoint `best` that adds 30."""
+    folder = tmp_path / "weights"
+    checkpoints.exported(str(_folder(tmp_path / "trained", 30)), str(folder / "best"))
+    monkeypatch.setattr(checkpoints, "WEIGHTS_FOLDER", folder)
+    return folder
+
+
+def test_the_name_of_what_ships_means_it_and_a_folder_needs_its_path(
+    shipped: Path, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(run).rename(shipped.parent / "best")
+    monkeypatch.chdir(shipped.parent)
+    assert (_brightened("best"), _brightened("./best")) == (30, 10)
+    name, sha256 = checkpoints.identified("best")
+    assert name == "best"  # not where it lies on this machine
+    assert sha256 == checkpoints.card_of(str(shipped / "best"))["weights_sha256"]
+
+
+def test_other_weights_than_the_job_began_with_are_refused(shipped: Path, run: str) -> None:
+    _, sha256 = checkpoints.identified(run)
+    with pytest.raises(ValueError, match="the job began with"):
+        denoiser.loaded("best", "float32", sha256)
+
+
+def test_weights_that_do_not_ship_are_refused_with_a_remedy(shipped: Path) -> None:
+    told = r"no checkpoint fast ships .*\(best does\).* --checkpoint RUN; .* is \./fast"
+    with pytest.raises(FileNotFoundError, match=told):
+        checkpoints.identified("fast")
+
+
+def test_what_ships_is_whole_and_at_most_12_megabytes(tmp_path: Path) -> None:
+    files = [path for path in checkpoints.WEIGHTS_FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12e6
+    for name in {path.parent.name for path in files}:
+        assert name in checkpoints.SHIPPED
+        checkpoints.fetched(name, str(tmp_path))
+        types, _ = zip(*_datasets(tmp_path / checkpoints.WEIGHTS), strict=True)
+        assert set(types) == {"float16"}

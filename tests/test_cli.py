@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pix2pix import checkpoints
 from pix2pix.settings import Settings
 
 PIX2PIX = str(Path(sys.executable).parent / "pix2pix")
@@ -82,6 +83,19 @@ def test_evaluation_shows_every_pair_and_leaves_a_sheet(
     assert "mean of 10" in done.stdout
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.height > 2 * sheet.width  # ten rows of three
+
+
+def test_an_exported_checkpoint_has_its_own_scores_and_denoises(
+    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    done = _run("export", run[0], tmp_path / "shipped", "--pairs", SAMPLES / "pairs")
+    assert (done.returncode, done.stderr) == (0, "")
+    trained, card = (checkpoints.card_of(str(place)) for place in (run[0], tmp_path / "shipped"))
+    assert card["weights_sha256"] in done.stdout
+    assert card["scores_with"] == "these weights, computed in float32"
+    for name in ("psnr_db", "noisy_psnr_db"):  # bfloat16 and float16 move them a little
+        assert card[name] == pytest.approx(trained[name], abs=0.1)
+    assert card["noisy_ssim"] == pytest.approx(trained["noisy_ssim"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
