@@ -19,9 +19,12 @@ Pairs = Annotated[
 ]
 Run = Annotated[str, typer.Argument(help="Folder of the run: checkpoints, history, curves.")]
 Archive = Annotated[
-    str, typer.Argument(help="Folder of images, or a .parquet or .csv list; never written to.")
+    str,
+    typer.Argument(help="Folder of images, .parquet or .csv list, or one image; never written to."),
 ]
-Output = Annotated[str, typer.Argument(help="Folder to fill: images/, status/, summary.json.")]
+Output = Annotated[
+    str, typer.Argument(help="Folder to fill: images/, status/, ...; of one image, a new file.")
+]
 Checkpoint = Annotated[
     str,
     typer.Option(
@@ -156,18 +159,29 @@ def denoise(
     precision: Precision = "auto",
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Denoises what is new in an archive; the same command again does what is missing."""
-    from pix2pix import checkpoints, cluster, denoising, estimate, harm, summary
+    """Denoises one image, or what is new in an archive; the same again does what is missing."""
+    from pix2pix import checkpoints, cluster, harm, single, summary
     from pix2pix.stages import Way
 
+    one = single.is_one(archive, output)
     try:
-        summary.budget(max_failed)
-        retry = denoising.failure_classes(retry_failed)
+        acceptable = summary.budget(max_failed)
+        if not one:
+            from pix2pix import denoising, estimate  # which load Ray
+
+            retry = denoising.failure_classes(retry_failed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     url, sha256 = checkpoints.identified(checkpoint)
     clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
     way = Way(url, sha256, strength, quality, clean, precision, reference)
+    if one:
+        with cluster.quiet(verbose):
+            row = single.denoised(archive, output, way, gpu=gpu, write=not dry_run)
+        cluster.printed(single.line(row))
+        if row["status"] == "failed":
+            raise typer.Exit(OVER_BUDGET if acceptable(1) < 1 else PARTIAL)
+        return
     with cluster.joined(verbose):
         work: dict[str, Any] = {
             "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,

@@ -117,7 +117,7 @@ class Denoise:
     Args:
         output_url: The output of the job.
         way: How to denoise.
-        ledger: The job's ledger.
+        ledger: The job's ledger; None without job and Ray: for `result` alone, on all cores.
         gpu: Whether this process has a GPU; those of others must not be touched.
         threads: Cores that this process may use; TensorFlow would take all of the machine's.
     """
@@ -125,13 +125,15 @@ class Denoise:
     def __init__(
         self, output_url: str, way: Way, ledger: Any, gpu: bool, threads: int  # noqa: ANN401 - Ray's
     ) -> None:  # fmt: skip
-        import ray
         import tensorflow as tf
 
         from pix2pix import denoiser
 
-        ray.get(ledger.start.remote())
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if ledger is not None:
+            import ray
+
+            ray.get(ledger.start.remote())
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         if not gpu:  # Ray hides GPUs only from those who ask for some
             tf.config.set_visible_devices([], "GPU")
         self.output_url, self.way, self.ledger = output_url, way, ledger
@@ -152,7 +154,7 @@ class Denoise:
         """How many bytes an image would give, 0 if it fails, and the seconds; writes nothing."""
         begun = time.monotonic()
         try:
-            encoded, _ = self._result(storage.read(row["uri"]), row["relative_path"], False)
+            encoded, _ = self.result(storage.read(row["uri"]), row["relative_path"], False)
         except BAD_IMAGE:
             encoded = b""
         return len(encoded), time.monotonic() - begun
@@ -195,7 +197,7 @@ class Denoise:
         try:
             url = storage.join(self.output_url, IMAGES, row["relative_path"])
             with megapixels.taken(images.pixels_promised(data) / 1e6):
-                encoded, about = self._result(data, row["relative_path"], last_try)
+                encoded, about = self.result(data, row["relative_path"], last_try)
         except BAD_IMAGE as error:
             encoded, about = b"", _failure(_class_of(error), f"{error}" or type(error).__name__)
         denoised = time.monotonic()
@@ -204,7 +206,7 @@ class Denoise:
             row |= _written(url, encoded) | {"seconds_write": time.monotonic() - denoised}
         return row
 
-    def _result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
+    def result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
         """The bytes to write and what the row says of them: denoised, or the original's own."""
         photograph = images.decode(data)
         before = images.eight_bit(photograph.pixels)

@@ -96,6 +96,12 @@ def test_an_exported_checkpoint_has_its_own_scores_and_denoises(
     for name in ("psnr_db", "noisy_psnr_db"):  # bfloat16 and float16 move them a little
         assert card[name] == pytest.approx(trained[name], abs=0.1)
     assert card["noisy_ssim"] == pytest.approx(trained["noisy_ssim"], abs=1e-6)
+    photo = sorted((SAMPLES / "unseen/noisy").iterdir())[0]
+    words = ("denoise", photo, tmp_path / photo.name, "--checkpoint", tmp_path / "shipped")
+    done = _run(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{photo}: ")
+    assert len(done.stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

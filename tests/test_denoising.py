@@ -19,6 +19,7 @@ from pix2pix import (
     images,
     lease,
     metrics,
+    single,
     status,
     storage,
     summary,
@@ -102,6 +103,16 @@ def test_every_image_ends_as_a_row_and_every_good_one_as_an_image(ran: Ran) -> N
     # an answer from another reader of Parquet
     query = f"select status, count(*) from '{output}/status/*.parquet' group by all order by all"
     assert duckdb.sql(query).fetchall() == [("denoised", 18), ("failed", 2)]
+
+
+def test_a_photograph_alone_ends_as_the_same_file(
+    ran: Ran, checkpoint: str, tmp_path: Path
+) -> None:
+    for name in ("a 0.png", "b/c1.jpg"):
+        target = tmp_path / name
+        way = Way(*checkpoints.identified(checkpoint))
+        single.denoised(str(ran.archive / name), str(target), way)
+        assert target.read_bytes() == (ran.output / "images" / name).read_bytes()
 
 
 def test_the_pixels_are_what_the_generator_gives(ran: Ran) -> None:

@@ -23,7 +23,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"status", "harm"},
     {"pairs", "report", "denoiser", "source", "summary"},
     {"gan", "stages"},
-    {"worker", "denoising", "verification", "estimate"},
+    {"worker", "denoising", "verification", "estimate", "single"},
     {"training", "evaluation"},
     {"cli"},
 )
