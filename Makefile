@@ -59,5 +59,5 @@ bench: .venv/installed-dev
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --quiet install --upgrade 'setuptools>=77' wheel
-	build/lock/bin/python -m pip --quiet install --no-build-isolation '.[dev]'
+	build/lock/bin/python -m pip --quiet install --no-build-isolation '.[dev,quality]'
 	build/lock/bin/python -m pip freeze --all --exclude pix2pix --exclude pip > requirements.lock

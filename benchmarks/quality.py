@@ -1,0 +1,236 @@
+"""How good the denoised photographs are: our checkpoints beside denoisers that anyone can install.
+
+    python benchmarks/quality.py --data FOLDER --checkpoint best --checkpoint fast
+        [--out build/quality] [--cache PEERS.parquet] [--sets kodak-25 ...] [--limit-seconds 150]
+
+Ours go the way of the product: strength 1, and the gate that keeps an original from harm. Peers get
+the noise level that scikit-image estimates, 10 as a photographer would set it, and where it is
+known the true one. PSNR and SSIM are of `pix2pix.metrics`, on uint8. Megapixels per second are
+measured at each start for all methods on the same photograph and cores (`--threads`).
+
+Peers are slow: `--cache` keeps their scores, so that a second start only does what is missing, and
+`--limit-seconds` ends a start early. Written are scores.parquet, quality.md (also printed),
+speed.png and a picture per set.
+"""
+
+import functools
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import quality_peers
+import quality_report
+import quality_sets
+import typer
+from PIL import Image
+from quality_peers import Peer
+from quality_sets import Shot
+
+from pix2pix import checkpoints, denoiser, harm, images, metrics, stages
+from pix2pix.settings import Settings
+
+PICTURED = 3  # photographs of a set in its picture, evenly spread
+CROP_PIXELS = 160  # ... of each, from the middle
+SECONDS_PER_WRITE = 10.0  # of the cache
+SPEED_SECONDS = 3.0  # of each method, at least one round after one that warms up
+CLASSIC = "classic U-Net"  # its generator alone, without tiles
+
+Row = dict[str, Any]
+
+
+class Ours(NamedTuple):
+    """A checkpoint of ours: its name in tables, and the process that denoises."""
+
+    name: str
+    process: stages.Denoise
+
+
+class Cache:
+    """Scores of peers in a Parquet file, so that none is measured twice.
+
+    Args:
+        path: None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.written = path, time.monotonic()
+        rows = pq.read_table(path).to_pylist() if path and path.exists() else []
+        self.rows: dict[tuple[str, ...], Row] = {self.key(row): row for row in rows}
+
+    @staticmethod
+    def key(row: Row) -> tuple[str, ...]:
+        """What a score depends on."""
+        return row["digest"], row["method"], row["level"], row["how"]
+
+    def add(self, row: Row) -> None:
+        """Keeps a row, and now and then writes all."""
+        self.rows[self.key(row)] = row
+        if time.monotonic() - self.written > SECONDS_PER_WRITE:
+            self.write()
+
+    def write(self) -> None:
+        """Replaces the file in one stroke."""
+        if self.path and self.rows:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_suffix(".tmp")
+            pq.write_table(pa.Table.from_pylist(list(self.rows.values())), temporary)
+            temporary.replace(self.path)
+        self.written = time.monotonic()
+
+
+def scored(shot: Shot, after: np.ndarray, pictured: bool, **about: Any) -> Row:  # noqa: ANN401
+    """A row: what a method made of a shot, and the middle of it if it's to be shown."""
+    return {
+        "image": shot.name,
+        "digest": shot.digest,
+        "psnr_db": metrics.mean_psnr_db([metrics.psnr_db(shot.clean, after)]),
+        "ssim": metrics.ssim(shot.clean, after),
+        "crop": middle(after) if pictured else None,
+        **about,
+    }
+
+
+def middle(image: np.ndarray) -> bytes:
+    """`CROP_PIXELS` of it in height and width, as PNG."""
+    top, left = (max(0, side - CROP_PIXELS) // 2 for side in image.shape[:2])
+    file = io.BytesIO()
+    cut = image[top : top + CROP_PIXELS, left : left + CROP_PIXELS]
+    Image.fromarray(np.ascontiguousarray(cut)).save(file, "PNG")
+    return file.getvalue()
+
+
+def by_peer(shot: Shot, peer: Peer, cache: Cache, pictured: bool, late: float) -> Iterator[Row]:
+    """The rows of a peer for one shot, one per noise level; none that would begin too late."""
+    for level, sigma in quality_peers.levels(peer, shot.noisy, shot.sigma).items():
+        about = {"method": peer.name, "level": level, "how": peer.how}
+        key = cache.key(about | {"digest": shot.digest})
+        if key not in cache.rows:
+            if time.monotonic() > late and peer is not quality_peers.NOTHING:
+                continue
+            after = peer.denoised(shot.noisy, sigma)
+            cache.add(scored(shot, after, pictured, sigma=float(sigma), **about))
+        yield cache.rows[key]
+
+
+def by_ours(shot: Shot, ours: Ours, pictured: bool) -> Row:
+    """The row of a checkpoint for one shot, as a file that goes the product's way."""
+    file = io.BytesIO()
+    Image.fromarray(shot.noisy).save(file, "PNG", compress_level=1)
+    encoded, about = ours.process.result(file.getvalue(), shot.name, last_try=False)
+    return scored(
+        shot, images.decode_rgb(encoded), pictured, method=ours.name, level="",
+        how=ours.process.way.mark, status=about["status"], message=about.get("message"),
+    )  # fmt: skip
+
+
+def rows_of(
+    name: str, shots: list[Shot], peers: list[Peer], ours: list[Ours], cache: Cache, late: float
+) -> list[Row]:
+    """All rows of one set."""
+    shown = {round(place) for place in np.linspace(0, len(shots) - 1, min(PICTURED, len(shots)))}
+    rows: list[Row] = []
+    for place, shot in enumerate(shots):
+        pictured = place in shown
+        if pictured:
+            of_clean = {"image": shot.name, "digest": shot.digest, "crop": middle(shot.clean)}
+            rows.append(of_clean | {"method": quality_report.TRUTH[0], "level": ""})
+        for peer in [quality_peers.NOTHING, *peers]:
+            rows += by_peer(shot, peer, cache, pictured, late)
+        rows += [by_ours(shot, each, pictured) for each in ours]
+    cache.write()
+    return [{"set": name, **row} for row in rows]
+
+
+def megapixels_per_second(work: Callable[[], object], pixels: np.ndarray) -> float:
+    """The speed of the fastest round; the first one warms up, unless it alone takes long."""
+    begun = time.perf_counter()
+    work()
+    best = time.perf_counter() - begun
+    while (now := time.perf_counter()) - begun < SPEED_SECONDS:
+        work()
+        best = min(best, time.perf_counter() - now)
+    return pixels.size / 3e6 / best
+
+
+def speeds(shot: Shot, peers: list[Peer], ours: list[Ours], precision: str) -> dict[str, float]:
+    """Megapixels per second of each method on one photograph, and of the paper's own generator."""
+    import keras
+    import tensorflow as tf
+
+    from pix2pix import networks
+
+    sigma = shot.sigma or quality_peers.FIXED_SIGMA
+    works: dict[str, Callable[[], object]] = {
+        peer.name: functools.partial(peer.denoised, shot.noisy, sigma) for peer in peers
+    }
+    works |= {
+        each.name: functools.partial(each.process.denoiser.denoised, shot.noisy) for each in ours
+    }
+    keras.config.set_dtype_policy(denoiser.dtype_policy(precision))
+    classic = tf.function(networks.generator(Settings(generator="unet", crop_pixels=256)))
+    whole = tf.convert_to_tensor(shot.noisy[np.newaxis] / np.float32(127.5) - 1)
+    works[CLASSIC] = lambda: classic(whole, training=False).numpy()
+    return {name: megapixels_per_second(work, shot.noisy) for name, work in works.items()}
+
+
+def loaded(urls: list[str], precision: str) -> list[Ours]:
+    """The checkpoints, each as a bulk job's process has it."""
+    result = []
+    for url in urls:
+        there, sha256 = checkpoints.identified(url)
+        way = stages.Way(there, sha256, 1.0, None, harm.CLEAN_SIGMA, precision)
+        name = url if url in checkpoints.SHIPPED else f"{PurePosixPath(url).name} {sha256[:6]}"
+        result.append(Ours(f"pix2pix {name}", stages.Denoise("", way, None, False, 0)))
+    return result
+
+
+def main(
+    data: Annotated[Path, typer.Option(envvar="PIX2PIX_DATA", help="Holds the sets.")],
+    checkpoint: Annotated[list[str], typer.Option(help="best, fast, a run, ...")] = [],  # noqa: B006 - read only; Typer wants a list
+    out: Annotated[Path, typer.Option(help="Folder to fill.")] = Path("build/quality"),
+    cache: Annotated[Path | None, typer.Option(help="Parquet file of the peers' scores.")] = None,
+    peers: Annotated[bool, typer.Option(help="Whether to score them.")] = True,
+    only: Annotated[list[str], typer.Option(help="Only these peers.")] = [],  # noqa: B006 - likewise
+    sets: Annotated[list[str], typer.Option(help="Only these sets.")] = [],  # noqa: B006 - likewise
+    limit: Annotated[int | None, typer.Option(help="Photographs per set.")] = None,
+    limit_seconds: Annotated[float, typer.Option(help="Begin no peer's image later.")] = np.inf,
+    speed: Annotated[bool, typer.Option(help="Whether to measure it.")] = True,
+    precision: Annotated[str, typer.Option(help="Of ours: float32, bfloat16, auto.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Cores for every method.")] = None,
+) -> None:
+    """Scores, prints the tables and draws the pictures."""
+    late = time.monotonic() + limit_seconds
+    if threads:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    threads = len(os.sched_getaffinity(0))
+    chosen = quality_peers.installed() if peers else []
+    chosen = [peer for peer in chosen if not only or peer.name in only]
+    ours, kept = loaded(checkpoint, precision), Cache(cache)
+    rows: list[Row] = []
+    for name, _ in quality_sets.NAMES:
+        if not sets or name in sets:
+            shots = list(quality_sets.shots(data, name, limit))
+            rows += rows_of(name, shots, chosen, ours, kept, late)
+    if ours and (not sets or quality_sets.CLEAN in sets):
+        for shot in quality_sets.shots(data, quality_sets.CLEAN, limit):
+            rows += [{"set": quality_sets.CLEAN, **by_ours(shot, each, False)} for each in ours]
+    fast: dict[str, float] = {}
+    if speed:
+        fast = speeds(next(quality_sets.shots(data, "kodak-25")), chosen, ours, precision)
+    out.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), out / "scores.parquet")
+    text = quality_report.page(rows, fast, threads, {peer.name: peer.how for peer in chosen})
+    (out / "quality.md").write_text(text)
+    typer.echo(text)
+    for file, picture in quality_report.pictures(rows, fast):
+        (out / file).write_bytes(picture)
+
+
+if __name__ == "__main__":
+    typer.run(main)
