@@ -51,6 +51,14 @@ class Ours(NamedTuple):
     process: stages.Denoise
 
 
+class Asked(NamedTuple):
+    """Which peers at which noise levels, and until when (`time.monotonic`)."""
+
+    peers: list[Peer]
+    levels: frozenset[str]
+    late: float
+
+
 class Cache:
     """Scores of peers in a Parquet file, so that none is measured twice.
 
@@ -105,13 +113,15 @@ def middle(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def by_peer(shot: Shot, peer: Peer, cache: Cache, pictured: bool, late: float) -> Iterator[Row]:
+def by_peer(shot: Shot, peer: Peer, asked: Asked, cache: Cache, pictured: bool) -> Iterator[Row]:
     """The rows of a peer for one shot, one per noise level; none that would begin too late."""
     for level, sigma in quality_peers.levels(peer, shot.noisy, shot.sigma).items():
+        if level and level not in asked.levels:
+            continue
         about = {"method": peer.name, "level": level, "how": peer.how}
         key = cache.key(about | {"digest": shot.digest})
         if key not in cache.rows:
-            if time.monotonic() > late and peer is not quality_peers.NOTHING:
+            if time.monotonic() > asked.late and peer is not quality_peers.NOTHING:
                 continue
             after = peer.denoised(shot.noisy, sigma)
             cache.add(scored(shot, after, pictured, sigma=float(sigma), **about))
@@ -130,7 +140,7 @@ def by_ours(shot: Shot, ours: Ours, pictured: bool) -> Row:
 
 
 def rows_of(
-    name: str, shots: list[Shot], peers: list[Peer], ours: list[Ours], cache: Cache, late: float
+    name: str, shots: list[Shot], asked: Asked, ours: list[Ours], cache: Cache
 ) -> list[Row]:
     """All rows of one set."""
     shown = {round(place) for place in np.linspace(0, len(shots) - 1, min(PICTURED, len(shots)))}
@@ -140,8 +150,8 @@ def rows_of(
         if pictured:
             of_clean = {"image": shot.name, "digest": shot.digest, "crop": middle(shot.clean)}
             rows.append(of_clean | {"method": quality_report.TRUTH[0], "level": ""})
-        for peer in [quality_peers.NOTHING, *peers]:
-            rows += by_peer(shot, peer, cache, pictured, late)
+        for peer in [quality_peers.NOTHING, *asked.peers]:
+            rows += by_peer(shot, peer, asked, cache, pictured)
         rows += [by_ours(shot, each, pictured) for each in ours]
     cache.write()
     return [{"set": name, **row} for row in rows]
@@ -197,6 +207,7 @@ def main(
     cache: Annotated[Path | None, typer.Option(help="Parquet file of the peers' scores.")] = None,
     peers: Annotated[bool, typer.Option(help="Whether to score them.")] = True,
     only: Annotated[list[str], typer.Option(help="Only these peers.")] = [],  # noqa: B006 - likewise
+    levels: Annotated[list[str], typer.Option(help="Only these: estimated, 10, true.")] = [],  # noqa: B006 - likewise
     sets: Annotated[list[str], typer.Option(help="Only these sets.")] = [],  # noqa: B006 - likewise
     limit: Annotated[int | None, typer.Option(help="Photographs per set.")] = None,
     limit_seconds: Annotated[float, typer.Option(help="Begin no peer's image later.")] = np.inf,
@@ -211,12 +222,13 @@ def main(
     threads = len(os.sched_getaffinity(0))
     chosen = quality_peers.installed() if peers else []
     chosen = [peer for peer in chosen if not only or peer.name in only]
+    asked = Asked(chosen, frozenset(levels) or quality_peers.LEVELS, late)
     ours, kept = loaded(checkpoint, precision), Cache(cache)
     rows: list[Row] = []
     for name, _ in quality_sets.NAMES:
         if not sets or name in sets:
             shots = list(quality_sets.shots(data, name, limit))
-            rows += rows_of(name, shots, chosen, ours, kept, late)
+            rows += rows_of(name, shots, asked, ours, kept)
     if ours and (not sets or quality_sets.CLEAN in sets):
         for shot in quality_sets.shots(data, quality_sets.CLEAN, limit):
             rows += [{"set": quality_sets.CLEAN, **by_ours(shot, each, False)} for each in ours]

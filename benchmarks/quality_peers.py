@@ -15,6 +15,7 @@ import numpy as np
 
 FIXED_SIGMA = 10.0  # what a photographer sets who doesn't measure
 ESTIMATED, FIXED, TRUE = "estimated", "10", "true"  # where a level comes from
+LEVELS = frozenset({ESTIMATED, FIXED, TRUE})
 
 
 class Peer(NamedTuple):
