@@ -25,6 +25,7 @@ NAMES = (  # what each set is, for the report
     ("kodak-50", "Kodak, white noise 50"),
     ("kodak-camera", "Kodak, a camera's noise"),
 )
+PICTURED = {"sidd": (0, 7, 14), "kodak": (0, 12, 23)}  # places in a set, for its picture
 CLEAN = "clean"  # Kodak as it is, and the CC0 photographs at half their size
 
 
