@@ -17,31 +17,29 @@ import functools
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import quality_peers
 import quality_report
+import quality_scores
 import quality_sets
 import typer
 from PIL import Image
 from quality_peers import Peer
+from quality_scores import Cache, Row, Task
 from quality_sets import Shot
 
-from pix2pix import checkpoints, denoiser, harm, images, metrics, stages
+from pix2pix import checkpoints, harm, images, stages
 from pix2pix.settings import Settings
 
-CROP_PIXELS = 160  # of what is shown in a set's picture, from the middle
-SECONDS_PER_WRITE = 10.0  # of the cache
 ROUNDS = 4  # of speed; each takes all methods in turn, so that a slow moment meets all
 SLOW_SECONDS = 4.0  # what takes longer has one round
 CLASSIC = "classic U-Net"  # its generator alone, without tiles
-
-Row = dict[str, Any]
 
 
 class Ours(NamedTuple):
@@ -51,109 +49,36 @@ class Ours(NamedTuple):
     process: stages.Denoise
 
 
-class Asked(NamedTuple):
-    """Which peers at which noise levels, and until when (`time.monotonic`)."""
-
-    peers: list[Peer]
-    levels: frozenset[str]
-    late: float
-
-
-class Cache:
-    """Scores of peers in a Parquet file, so that none is measured twice.
-
-    Args:
-        path: None keeps nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.written = path, time.monotonic()
-        rows = pq.read_table(path).to_pylist() if path and path.exists() else []
-        self.rows: dict[tuple[str, ...], Row] = {self.key(row): row for row in rows}
-
-    @staticmethod
-    def key(row: Row) -> tuple[str, ...]:
-        """What a score depends on."""
-        return row["digest"], row["method"], row["level"], row["how"]
-
-    def add(self, row: Row) -> None:
-        """Keeps a row, and now and then writes all."""
-        self.rows[self.key(row)] = row
-        if time.monotonic() - self.written > SECONDS_PER_WRITE:
-            self.write()
-
-    def write(self) -> None:
-        """Replaces the file in one stroke."""
-        if self.path and self.rows:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".tmp")
-            pq.write_table(pa.Table.from_pylist(list(self.rows.values())), temporary)
-            temporary.replace(self.path)
-        self.written = time.monotonic()
-
-
-def scored(shot: Shot, after: np.ndarray, pictured: bool, **about: Any) -> Row:  # noqa: ANN401
-    """A row: what a method made of a shot, and the middle of it if it's to be shown."""
-    return {
-        "image": shot.name,
-        "digest": shot.digest,
-        "psnr_db": metrics.mean_psnr_db([metrics.psnr_db(shot.clean, after)]),
-        "ssim": metrics.ssim(shot.clean, after),
-        "crop": middle(after) if pictured else None,
-        **about,
-    }
-
-
-def middle(image: np.ndarray) -> bytes:
-    """`CROP_PIXELS` of it in height and width, as PNG."""
-    top, left = (max(0, side - CROP_PIXELS) // 2 for side in image.shape[:2])
-    file = io.BytesIO()
-    cut = image[top : top + CROP_PIXELS, left : left + CROP_PIXELS]
-    Image.fromarray(np.ascontiguousarray(cut)).save(file, "PNG")
-    return file.getvalue()
-
-
-def by_peer(shot: Shot, peer: Peer, asked: Asked, cache: Cache, pictured: bool) -> Iterator[Row]:
-    """The rows of a peer for one shot, one per noise level; none that would begin too late."""
-    for level, sigma in quality_peers.levels(peer, shot.noisy, shot.sigma).items():
-        if level and level not in asked.levels:
-            continue
-        about = {"method": peer.name, "level": level, "how": peer.how}
-        key = cache.key(about | {"digest": shot.digest})
-        if key not in cache.rows:
-            if time.monotonic() > asked.late and peer is not quality_peers.NOTHING:
-                continue
-            after = peer.denoised(shot.noisy, sigma)
-            cache.add(scored(shot, after, pictured, sigma=float(sigma), **about))
-        yield cache.rows[key]
-
-
 def by_ours(shot: Shot, ours: Ours, pictured: bool) -> Row:
     """The row of a checkpoint for one shot, as a file that goes the product's way."""
     file = io.BytesIO()
     Image.fromarray(shot.noisy).save(file, "PNG", compress_level=1)
     encoded, about = ours.process.result(file.getvalue(), shot.name, last_try=False)
-    return scored(
+    return quality_scores.scored(
         shot, images.decode_rgb(encoded), pictured, method=ours.name, level="",
         how=ours.process.way.mark, status=about["status"], message=about.get("message"),
     )  # fmt: skip
 
 
 def rows_of(
-    name: str, shots: list[Shot], asked: Asked, ours: list[Ours], cache: Cache
-) -> list[Row]:
-    """All rows of one set."""
+    name: str, shots: list[Shot], peers: list[Peer], levels: frozenset[str], ours: list[Ours],
+    cache: Cache, late: float,
+) -> list[Row]:  # fmt: skip
+    """All rows of one set; none of a peer that would begin too late."""
     shown = quality_sets.PICTURED[name.partition("-")[0]]
     rows: list[Row] = []
+    wanted: list[Task] = []
     for place, shot in enumerate(shots):
         pictured = place in shown
         if pictured:
-            of_clean = {"image": shot.name, "digest": shot.digest, "crop": middle(shot.clean)}
+            of_clean = {"image": shot.name, "crop": quality_scores.middle(shot.clean)}
             rows.append(of_clean | {"method": quality_report.TRUTH[0], "level": ""})
-        for peer in [quality_peers.NOTHING, *asked.peers]:
-            rows += by_peer(shot, peer, asked, cache, pictured)
+        both = [quality_peers.NOTHING, *peers]
+        wanted += quality_scores.tasks(shot, both, levels, pictured)
         rows += [by_ours(shot, each, pictured) for each in ours]
-    cache.write()
+    missing = [task for task in wanted if task.key not in cache.rows]
+    quality_scores.fill(cache, missing, late)
+    rows += [cache.rows[task.key] for task in wanted if task.key in cache.rows]
     return [{"set": name, **row} for row in rows]
 
 
@@ -162,7 +87,7 @@ def speeds(shot: Shot, peers: list[Peer], ours: list[Ours], precision: str) -> d
     import keras
     import tensorflow as tf
 
-    from pix2pix import networks
+    from pix2pix import denoiser, networks
 
     sigma = shot.sigma or quality_peers.FIXED_SIGMA
     works: dict[str, Callable[[], object]] = {
@@ -218,13 +143,13 @@ def main(
     threads = len(os.sched_getaffinity(0))
     chosen = quality_peers.installed() if peers else []
     chosen = [peer for peer in chosen if not only or peer.name in only]
-    asked = Asked(chosen, frozenset(levels) or quality_peers.LEVELS, late)
+    wanted = frozenset(levels) or quality_peers.LEVELS
     ours, kept = loaded(checkpoint, precision), Cache(cache)
     rows: list[Row] = []
     for name, _ in quality_sets.NAMES:
         if not sets or name in sets:
             shots = list(quality_sets.shots(data, name, limit))
-            rows += rows_of(name, shots, asked, ours, kept)
+            rows += rows_of(name, shots, chosen, wanted, ours, kept, late)
     if ours and (not sets or quality_sets.CLEAN in sets):
         for shot in quality_sets.shots(data, quality_sets.CLEAN, limit):
             rows += [{"set": quality_sets.CLEAN, **by_ours(shot, each, False)} for each in ours]

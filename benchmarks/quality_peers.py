@@ -69,6 +69,18 @@ def installed() -> list[Peer]:
     return [peer for peer in PEERS if importlib.util.find_spec(peer.needs)]
 
 
+def one_thread() -> None:
+    """Keeps OpenCV to one thread in a process that shares the cores with others like it."""
+    if importlib.util.find_spec("cv2"):
+        import cv2
+
+        cv2.setNumThreads(1)
+
+
+def _nothing(noisy: np.ndarray, _: float) -> np.ndarray:
+    return noisy
+
+
 def _gaussian(noisy: np.ndarray, sigma: float) -> np.ndarray:
     import cv2
 
@@ -144,7 +156,7 @@ OPENCV_MEANS = 0.7  # per level
 WAVELET = "db2"
 MEANS = 0.6  # per level
 
-NOTHING = Peer("noisy", "as it is", lambda noisy, _: noisy, False, "numpy")
+NOTHING = Peer("noisy", "as it is", _nothing, False, "numpy")
 PEERS = (
     Peer("Gaussian", f"OpenCV, {BLUR[0]:g} + {BLUR[1]:g} sigma pixels", _gaussian, True, "cv2"),
     Peer("median", "OpenCV, 3 x 3", _median, False, "cv2"),
