@@ -51,7 +51,8 @@ class Gan:
             self.generator = networks.generator(settings)
             learners = [(self.generator, settings.learning_rate)]
             if settings.judged:
-                self.discriminator = networks.discriminator(settings.discriminator_width)
+                critic = settings.adversarial == "wgan-gp"
+                self.discriminator = networks.discriminator(settings.discriminator_width, critic)
                 learners.append((self.discriminator, settings.discriminator_learning_rate))
             self.averaged = self.generator
             if settings.averaging > 0:
@@ -66,7 +67,7 @@ class Gan:
         self._step = tf.function(self._step_of_all, reduce_retracing=True)
 
     def step(self, noisy: np.ndarray, clean: np.ndarray, judged: bool = True) -> tf.Tensor:
-        """Trains the discriminator once, then the generator once (Isola et al. 2017, 3.3).
+        """Trains the discriminator, then the generator once (Isola et al. 2017, 3.3).
 
         Every worker must call it as often as the others; it returns when all have.
 
@@ -94,36 +95,63 @@ class Gan:
     def _step_of_one(
         self, noisy_levels: tf.Tensor, clean_levels: tf.Tensor, judged: bool
     ) -> tf.Tensor:
-        settings, workers = self.settings, self.strategy.num_replicas_in_sync
         noisy = tf.cast(noisy_levels, tf.float32) / 127.5 - 1.0
         clean = tf.cast(clean_levels, tf.float32) / 127.5 - 1.0
-        adversarial, discrimination = tf.constant(0.0), tf.constant(0.0)
+        discrimination = tf.constant(0.0)
         with tf.GradientTape() as tape:
             denoised = self.generator(noisy, training=True)
-            if judged:
-                with tape.stop_recording():
+            with tape.stop_recording():
+                for _ in range(self.settings.critic_steps if judged else 0):
                     discrimination = self._train_discriminator(noisy, clean, denoised)
-                logits = self.discriminator([noisy, denoised], training=True)
-                adversarial = losses.adversarial(logits)
-            content = CONTENT[settings.content_loss](clean, denoised)
-            total = settings.adversarial_weight * adversarial + settings.l1_weight * content
+            total, adversarial = self._generator_loss(noisy, clean, denoised, judged)
         gradients = tape.gradient(total, self.generator.trainable_variables)
-        weights = settings.l1_weight + (settings.adversarial_weight if judged else 0.0)
-        self._learn(0, self.generator, gradients, weights or 1.0)
-        l1 = losses.l1(clean, denoised)
-        return tf.stack([total, l1, adversarial, discrimination]) / workers
+        weights = self.settings.l1_weight + (self.settings.adversarial_weight if judged else 0.0)
+        self._learn(0, self.generator, gradients, weights)
+        parts = tf.stack([total, losses.l1(clean, denoised), adversarial, discrimination])
+        return parts / self.strategy.num_replicas_in_sync
+
+    def _generator_loss(
+        self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor, judged: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The generator's whole loss, and the adversarial part of it without its weight."""
+        settings, adversarial = self.settings, tf.constant(0.0)
+        if judged:
+            logits = self.discriminator([noisy, denoised], training=True)
+            adversarial = losses.adversarial(logits, settings.adversarial)
+        content = CONTENT[settings.content_loss](clean, denoised)
+        total = settings.adversarial_weight * adversarial + settings.l1_weight * content
+        return total, adversarial
 
     def _train_discriminator(
         self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor
     ) -> tf.Tensor:
+        """Changes the discriminator once; its loss before that."""
+        settings, weights = self.settings, 1.0
         with tf.GradientTape() as tape:
             loss = losses.discrimination(
                 self.discriminator([noisy, clean], training=True),
                 self.discriminator([noisy, denoised], training=True),
+                settings.adversarial,
             )
+            if settings.adversarial == "wgan-gp":
+                weights += settings.penalty_weight
+                loss += settings.penalty_weight * losses.gradient_penalty(
+                    lambda candidate: self.discriminator([noisy, candidate], training=True),
+                    clean, denoised, self._mix(tf.shape(clean)[0]),
+                )  # fmt: skip
         gradients = tape.gradient(loss, self.discriminator.trainable_variables)
-        self._learn(1, self.discriminator, gradients, 1.0)
+        self._learn(1, self.discriminator, gradients, weights)
         return loss
+
+    def _mix(self, patches: tf.Tensor) -> tf.Tensor:
+        """Chance in [0, 1) for each of this worker's patches, by its place in the whole batch."""
+        context, workers = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
+        step = tf.cast(self.optimizers[1].iterations, tf.int32)
+        every = tf.random.stateless_uniform(
+            (workers * patches, 1, 1, 1), (self.settings.seed, step)
+        )
+        first = context.replica_id_in_sync_group * patches
+        return every[first : first + patches]
 
     def _learn(
         self, place: int, network: keras.Model, gradients: list[tf.Tensor], weights: float

@@ -7,6 +7,7 @@ from typing import Any
 
 GENERATORS = ("residual", "unet")
 PRECISIONS = ("auto", "float32", "bfloat16")
+OBJECTIVES = ("bce", "lsgan", "wgan-gp", "none")
 CONTENT_LOSSES = ("l1", "charbonnier")
 SCHEDULES = ("cosine", "linear")
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
@@ -35,11 +36,20 @@ class Settings:
         1, "residual: blocks per level on the way down and on the way up"
     )  # ours
     discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
-    # losses: total = adversarial_weight * cross-entropy + l1_weight * content loss
+    # losses: total = adversarial_weight * adversarial loss + l1_weight * content loss
+    adversarial: str = _setting(
+        "bce", "adversarial loss: bce as in the paper, lsgan, wgan-gp, or none"
+    )  # 3.3
     adversarial_weight: float = _setting(1.0, "weight of the adversarial loss; 0: none")  # 3.3
     adversarial_start: float = _setting(
         0.0, "share of training before the discriminator joins; until then it costs nothing"
     )  # paper: from the first step
+    critic_steps: int = _setting(
+        1, "steps of the discriminator before each of the generator, on the same patches"
+    )  # 3.3; Gulrajani et al. 2017 take 5 for wgan-gp, on patches of their own
+    penalty_weight: float = _setting(
+        10.0, "wgan-gp: weight of the gradient penalty in the discriminator's loss"
+    )  # Gulrajani et al. 2017, 4
     content_loss: str = _setting("l1", "mean absolute error (l1), or charbonnier")  # 3.3
     l1_weight: float = _setting(100.0, "weight of the content loss, in [-1, 1]")  # 3.3, lambda
     # optimisation
@@ -77,18 +87,19 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuses what can't be trained."""
         for name in ("width", "levels", "blocks", "discriminator_width", "batch", "epochs",
-                     "crop_pixels", "patches_per_pair"):  # fmt: skip
+                     "crop_pixels", "patches_per_pair", "critic_steps"):  # fmt: skip
             self._rule(getattr(self, name) >= 1, name, "at least 1")
-        names = {"generator": GENERATORS, "precision": PRECISIONS,
+        names = {"generator": GENERATORS, "precision": PRECISIONS, "adversarial": OBJECTIVES,
                  "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.warm_up_steps >= 0, "warm_up_steps", "0 or a positive number")
-        for name in ("adversarial_weight", "l1_weight", "limit_seconds", "clip_norm"):
+        for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
+                     "clip_norm"):  # fmt: skip
             self._rule(0 <= getattr(self, name) < float("inf"), name, "0 or a positive number")
         self._rule(
-            self.adversarial_weight + self.l1_weight > 0, "l1_weight",
-            "positive where adversarial_weight is 0: nothing would be learned",
+            self.judged or self.l1_weight > 0, "l1_weight",
+            "positive where no discriminator judges: nothing would be learned",
         )  # fmt: skip
         for name in ("learning_rate", "discriminator_learning_rate"):
             self._rule(0 < getattr(self, name) < 1, name, "between 0 and 1")
@@ -113,7 +124,7 @@ class Settings:
     @property
     def judged(self) -> bool:
         """Whether a discriminator ever judges the generator; without, none is built."""
-        return self.adversarial_weight > 0
+        return self.adversarial != "none" and self.adversarial_weight > 0
 
     @property
     def pixel_multiple(self) -> int:

@@ -315,11 +315,14 @@ def _scores(clean: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 def line(latest: dict[str, float], run: Settings) -> str:
     """What a person reads after each epoch."""
     gain = latest["psnr_db"] - latest["noisy_psnr_db"]
+    judged = (
+        f"adversarial {latest['adversarial_loss']:.3f}  "
+        f"discriminator {latest['discriminator_loss']:.3f}  "
+    )
     return (
         f"epoch {latest['epoch']}/{run.epochs}  step {latest['step']}  "
         f"{latest['steps_per_second']:.2f} steps/s  L1 {latest['l1_loss']:.4f}  "
-        f"adversarial {latest['adversarial_loss']:.3f}  "
-        f"discriminator {latest['discriminator_loss']:.3f}  "
+        f"{judged if run.judged else ''}"
         f"PSNR {latest['psnr_db']:.2f} dB ({gain:+.2f} over noisy)  SSIM {latest['ssim']:.4f}"
         f"{'  best so far' if latest['best'] else ''}"
     )

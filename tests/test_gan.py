@@ -61,6 +61,35 @@ def test_before_it_joins_the_discriminator_rests() -> None:
     assert gan.step(*_patches()).numpy()[3] == pytest.approx(np.log(2), abs=0.1)
 
 
+@pytest.mark.parametrize("objective", ["lsgan", "wgan-gp"])
+def test_every_objective_trains_both_networks_and_stays_finite(objective: str) -> None:
+    gan = _gan(adversarial=objective, critic_steps=2)
+    before = [_weights(network) for network in (gan.generator, gan.discriminator)]
+    for step in range(3):
+        losses = gan.step(*_patches(step)).numpy()
+    assert np.isfinite(losses).all()
+    for network, weights in zip((gan.generator, gan.discriminator), before, strict=True):
+        assert np.abs(_weights(network) - weights).max() > 1e-5
+    updates = [int(np.asarray(optimizer.iterations)) for optimizer in gan.optimizers]
+    assert updates == [3, 6]
+
+
+def test_a_critic_learns_to_tell_clean_from_noisy_with_a_slope_of_one() -> None:
+    gan = _gan(adversarial="wgan-gp", l1_weight=0.0, learning_rate=1e-9,
+               discriminator_learning_rate=2e-3, discriminator_width=8)  # fmt: skip
+    noisy, clean = _patches()
+    for _ in range(60):
+        loss = gan.step(noisy, clean).numpy()[3]
+    distance = np.sqrt(np.square((noisy.astype(float) - clean) / 127.5).sum((1, 2, 3))).mean()
+    assert -distance < loss < -0.5  # 10 at first; no critic of slope 1 gets below the distance
+
+
+def test_an_objective_of_none_is_no_adversary() -> None:
+    gan, alone = _gan(adversarial="none"), _gan(adversarial_weight=0.0)
+    assert gan.discriminator is None
+    np.testing.assert_array_equal(gan.step(*_patches()), alone.step(*_patches()))
+
+
 @pytest.mark.parametrize(("clip_norm", "judged"), [(1e-3, False), (1e-3, True)])
 def test_the_whole_gradient_is_clipped_to_the_sum_of_the_weights(
     clip_norm: float, judged: bool

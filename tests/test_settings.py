@@ -56,6 +56,8 @@ def test_settings_cannot_be_changed() -> None:
         ("decay_start", 1.5, "between 0 and 1"),
         ("beta_1", 1.0, "below 1"),
         ("averaging", 1.0, "below 1"),
+        ("adversarial", "hinge", "one of bce, lsgan, wgan-gp, none"),
+        ("critic_steps", 0, "at least 1"),
         ("adversarial_start", 1.1, "between 0 and 1"),
         ("warm_up_steps", -1, "0 or a positive number"),
         ("clip_norm", -1.0, "0 or a positive number"),
@@ -79,6 +81,8 @@ def test_the_unet_takes_multiples_of_256_only() -> None:
 def test_both_weights_can_not_be_zero() -> None:
     with pytest.raises(ValueError, match="nothing would be learned"):
         Settings(adversarial_weight=0, l1_weight=0)
+    with pytest.raises(ValueError, match="nothing would be learned"):
+        Settings(adversarial="none", l1_weight=0)
 
 
 def test_a_scene_is_not_for_validation_and_test_at_once() -> None:

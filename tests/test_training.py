@@ -84,6 +84,15 @@ def test_two_workers_with_half_a_batch_each_learn_what_one_would(
     assert _furthest(alone, together) < 1e-4
 
 
+@pytest.mark.slow
+def test_two_workers_mix_clean_and_denoised_as_one_would(tmp_path: Path) -> None:
+    wanted, ends = _with(adversarial="wgan-gp", critic_steps=2), []
+    for workers in (1, 2):
+        _trained(tmp_path / str(workers), wanted, workers)
+        ends.append(_weights(tmp_path / str(workers)))
+    assert _furthest(*ends) < 1e-4
+
+
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
     arrays = _weights(one_epoch)
     averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
