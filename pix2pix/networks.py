@@ -150,11 +150,13 @@ def context_pixels(settings: Settings) -> int:
     return 2 + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
 
 
-def discriminator(width: int) -> keras.Model:
+def discriminator(width: int, critic: bool = False) -> keras.Model:
     """The 70x70 PatchGAN: judges overlapping patches of a candidate, seen beside the noisy image.
 
     Args:
         width: Channels of the first layer; the paper's is 64.
+        critic: For a gradient penalty, which needs an image's score not to depend on the images
+            beside it: LayerNorm over the channels of each place instead of BatchNorm.
 
     Returns:
         A model [noisy, candidate] -> float32 logits (batch, height / 8 - 2, width / 8 - 2, 1),
@@ -165,8 +167,16 @@ def discriminator(width: int) -> keras.Model:
         BatchNorm in the first). Where we differ: logits instead of a sigmoid, which the loss
         applies; batch statistics over all workers. What it must see is noise, whose amplitude is
         near bfloat16's step (2^-8 at 1): images, first layer and normalisation are always float32.
+        The critic: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, 4: no
+        BatchNorm, but LayerNorm; over channels alone, so that a logit still sees 70x70 pixels.
     """
     initial = keras.initializers.RandomNormal(0.0, 0.02)
+
+    def normalised(x: keras.KerasTensor) -> keras.KerasTensor:
+        if critic:
+            return keras.layers.LayerNormalization(dtype="float32")(x)
+        return keras.layers.BatchNormalization(synchronized=True, dtype="float32")(x)
+
     noisy = keras.Input((None, None, 3), name="noisy")
     candidate = keras.Input((None, None, 3), name="candidate")
     x = keras.layers.Concatenate(dtype="float32")([noisy, candidate])  # (batch, height, width, 6)
@@ -181,11 +191,11 @@ def discriminator(width: int) -> keras.Model:
             dtype="float32" if step == 0 else None,
         )(x)  # (batch, height / 2^(step + 1), width / 2^(step + 1), factor * width)
         if step > 0:
-            x = keras.layers.BatchNormalization(synchronized=True, dtype="float32")(x)
+            x = normalised(x)
         x = keras.layers.LeakyReLU(negative_slope=0.2)(x)
     x = keras.layers.ZeroPadding2D()(x)
     x = keras.layers.Conv2D(8 * width, 4, use_bias=False, kernel_initializer=initial)(x)
-    x = keras.layers.BatchNormalization(synchronized=True, dtype="float32")(x)
+    x = normalised(x)
     x = keras.layers.LeakyReLU(negative_slope=0.2)(x)  # (batch, height / 8 - 1, ..., 8 * width)
     x = keras.layers.ZeroPadding2D()(x)
     logits = keras.layers.Conv2D(1, 4, kernel_initializer=initial, dtype="float32")(x)

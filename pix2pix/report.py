@@ -21,11 +21,12 @@ class Row:
     captions: tuple[str, ...]
 
 
-def curves(history: bytes) -> bytes:
+def curves(history: bytes, objective: str = "bce") -> bytes:
     """A PNG of a run: PSNR and SSIM against the noisy input's, losses, learning rate.
 
     Args:
         history: The content of RUN/history.parquet.
+        objective: The run's adversarial loss.
     """
     from matplotlib.figure import Figure
 
@@ -49,8 +50,9 @@ def curves(history: bytes) -> bytes:
     axes[1][1].plot(
         steps, columns["discriminator_loss"], color=ORANGE, marker=".", label="discriminator"
     )
-    axes[1][1].axhline(np.log(2), color=GREY, linestyle=":", label="undecided: ln 2")
-    axes[1][1].set_title("adversarial losses, training")
+    if objective == "bce":
+        axes[1][1].axhline(np.log(2), color=GREY, linestyle=":", label="undecided: ln 2")
+    axes[1][1].set_title(f"adversarial losses ({objective}), training")
     axes[1][1].legend()
     for axis in axes.flat:
         axis.set_xlabel("step")

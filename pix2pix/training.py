@@ -84,7 +84,9 @@ def trained(
             "smaller --learning-rate or --precision float32 in a new run"
         )
     history = storage.read(storage.join(run_url, checkpoints.HISTORY))
-    storage.write(storage.join(run_url, checkpoints.CURVES), report.curves(history))
+    storage.write(
+        storage.join(run_url, checkpoints.CURVES), report.curves(history, wanted.adversarial)
+    )
     with tempfile.TemporaryDirectory() as folder:
         best = checkpoints.fetched(run_url, folder)
     return Trained(run_url, best, ended["epochs"])

@@ -1,5 +1,7 @@
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,6 +12,12 @@ def test_l1_is_the_mean_absolute_error() -> None:
     clean = tf.constant([[[[1.0, -1.0, 0.0]]]])
     denoised = tf.constant([[[[0.5, 0.0, 0.0]]]])
     assert float(losses.l1(clean, denoised)) == pytest.approx(0.5)  # (0.5 + 1 + 0) / 3
+
+
+def test_charbonnier_is_the_root_of_the_squared_error_and_epsilon() -> None:
+    clean, denoised = tf.constant([[[[0.0, 0.0]]]]), tf.constant([[[[0.0, 0.0015]]]])
+    expected = (0.002 + 0.0025) / 2  # 0, and 3 : 4 : 5
+    assert float(losses.charbonnier(clean, denoised)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_undecided_discriminator_costs_both_sides_ln_2() -> None:
@@ -32,6 +40,72 @@ def test_the_discriminator_pays_half_of_both_its_errors() -> None:
     )
     expected = (-math.log(clean_belief) - math.log(1 - denoised_belief)) / 2  # 0.3081
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_least_squares_cost_half_the_squared_distance_to_the_label() -> None:
+    clean, denoised = tf.constant([[[[0.8]]]]), tf.constant([[[[0.4]]]])
+    assert float(losses.adversarial(denoised, "lsgan")) == pytest.approx(0.6**2 / 2)
+    expected = (0.2**2 + 0.4**2) / 2
+    assert float(losses.discrimination(clean, denoised, "lsgan")) == pytest.approx(expected)
+
+
+def test_an_undecided_least_squares_discriminator_costs_a_quarter() -> None:
+    half = tf.fill((2, 3, 3, 1), 0.5)
+    assert float(losses.discrimination(half, half, "lsgan")) == pytest.approx(0.25)
+    assert float(losses.adversarial(half, "lsgan")) == pytest.approx(0.125)
+
+
+def test_a_critic_pays_the_difference_of_its_mean_scores() -> None:
+    clean, denoised = tf.constant([[[[3.0], [5.0]]]]), tf.constant([[[[1.0], [-2.0]]]])
+    assert float(losses.discrimination(clean, denoised, "wgan-gp")) == pytest.approx(-4.5)
+    assert float(losses.adversarial(denoised, "wgan-gp")) == pytest.approx(0.5)
+
+
+def _linear_critic(slope: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Scores whose gradient has this norm everywhere."""
+    direction = np.random.default_rng(0).normal(size=(4, 4, 3))
+    weights = tf.constant(direction / np.linalg.norm(direction) * slope, tf.float32)
+    return lambda images: tf.reduce_sum(images * weights, axis=(1, 2, 3), keepdims=True)
+
+
+@pytest.mark.parametrize(("slope", "penalty"), [(1.0, 0.0), (3.0, 4.0), (0.0, 1.0)])
+def test_the_gradient_penalty_of_a_linear_critic(slope: float, penalty: float) -> None:
+    clean, denoised = tf.zeros((2, 4, 4, 3)), tf.ones((2, 4, 4, 3))
+    mix = tf.constant([[[[0.2]]], [[[0.9]]]])
+    value = losses.gradient_penalty(_linear_critic(slope), clean, denoised, mix)
+    assert float(value) == pytest.approx(penalty, abs=1e-5)
+
+
+def test_the_gradient_penalty_is_taken_between_clean_and_denoised() -> None:
+    clean, denoised, mix = (
+        tf.fill((1, 1, 1, 3), 1.0),
+        tf.zeros((1, 1, 1, 3)),
+        tf.fill((1, 1, 1, 1), 0.25),
+    )
+    value = losses.gradient_penalty(
+        lambda images: tf.reduce_sum(tf.square(images), axis=(1, 2, 3), keepdims=True),
+        clean, denoised, mix,
+    )  # fmt: skip
+    slope = 2 * 0.75 * math.sqrt(3)  # at 0.75, a quarter of the way from 1 to 0
+    assert float(value) == pytest.approx((slope - 1) ** 2, rel=1e-5)
+
+
+def test_an_image_s_score_is_the_mean_of_its_patches() -> None:
+    clean, mix = tf.zeros((1, 4, 4, 3)), tf.zeros((1, 1, 1, 1))
+    repeated = losses.gradient_penalty(
+        lambda images: tf.tile(_linear_critic(3.0)(images), (1, 5, 5, 1)), clean, clean, mix
+    )
+    assert float(repeated) == pytest.approx(4, rel=1e-5)
+
+
+def test_a_critic_learns_to_keep_its_slope() -> None:
+    clean, denoised, mix = tf.zeros((1, 4, 4, 3)), tf.ones((1, 4, 4, 3)), tf.zeros((1, 1, 1, 1))
+    slope = tf.Variable(3.0)
+    with tf.GradientTape() as tape:
+        value = losses.gradient_penalty(
+            lambda images: slope * _linear_critic(1.0)(images), clean, denoised, mix
+        )
+    assert float(tape.gradient(value, slope)) == pytest.approx(4, rel=1e-4)  # 2 (3 - 1)
 
 
 def test_losses_stay_finite_where_a_logit_is_huge() -> None:

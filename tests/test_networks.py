@@ -76,8 +76,9 @@ def test_the_discriminator_judges_30_by_30_patches_of_256_pixels() -> None:
     assert model(images).shape == (2, 30, 30, 1)
 
 
-def test_a_logit_of_the_discriminator_sees_exactly_70_by_70_pixels() -> None:
-    model = networks.discriminator(4)
+@pytest.mark.parametrize("critic", [False, True])
+def test_a_logit_of_the_discriminator_sees_exactly_70_by_70_pixels(critic: bool) -> None:
+    model = networks.discriminator(4, critic)
     noisy = tf.random.stateless_uniform((1, 256, 256, 3), (1, 2), -1, 1)
     candidate = tf.random.stateless_uniform((1, 256, 256, 3), (3, 4), -1, 1)
     with tf.GradientTape() as tape:
@@ -87,6 +88,14 @@ def test_a_logit_of_the_discriminator_sees_exactly_70_by_70_pixels() -> None:
         seen = np.abs(gradient.numpy()).sum((0, 3)) > 0
         rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
         assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (70, 70)
+
+
+def test_a_critic_s_score_of_an_image_does_not_depend_on_the_others() -> None:
+    images = tf.random.stateless_uniform((2, 64, 64, 3), (1, 2), -1, 1)
+    for critic, same in ((True, True), (False, False)):
+        model = networks.discriminator(4, critic)
+        both, one = (model([x, x], training=True)[0] for x in (images, images[:1]))
+        assert np.allclose(both, one, atol=1e-6) == same
 
 
 def test_networks_give_float32_also_when_they_compute_in_bfloat16() -> None:
