@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, settings, storage
+from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, patches, settings, storage
 from pix2pix.gan import LOSSES, Gan
 from pix2pix.settings import Settings
 
@@ -145,10 +145,10 @@ class Worker:
         self.gan.learn_at(rate_share(progress, run))
         sums, steps, begun = np.zeros(len(LOSSES)), 0, time.monotonic()
         told = begun
-        visits = pairs.visits(job.training, run, progress.epoch, self.rank, self.workers)
+        visits = patches.visits(job.sources, run, progress.epoch, self.rank, self.workers)
         for noisy, clean in visits:
-            for patches in zip(noisy, clean, strict=True):
-                sums += self.gan.step(*patches).numpy()
+            for both in zip(noisy, clean, strict=True):
+                sums += self.gan.step(*both).numpy()
                 steps += 1
             if not np.isfinite(sums).all():
                 names = [
@@ -156,7 +156,7 @@ class Worker:
                 ]
                 place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
                 return sums, f"{' and '.join(names)} is not a finite number in {place}"
-            share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)
+            share = steps / (patches.visits_per_epoch(job.sources, run) * run.patches_per_pair)
             if share < 1 and time.monotonic() - told > SECONDS_PER_LINE:
                 told = time.monotonic()
                 self.tell(
@@ -178,7 +178,7 @@ class Worker:
         begun = time.monotonic()
         rate = run.learning_rate * rate_share(progress, run)
         training_seconds = progress.epoch_seconds
-        steps = pairs.visits_per_epoch(self.job.training, run) * run.patches_per_pair
+        steps = patches.visits_per_epoch(self.job.sources, run) * run.patches_per_pair
         scores = self.scores()
         if not (math.isfinite(scores["psnr_db"]) and self.gan.is_finite()):
             return f"a weight or an output is not a finite number after epoch {progress.epoch + 1}"
@@ -238,7 +238,8 @@ class Worker:
             (folder / checkpoints.STATE / PROGRESS).write_text(json.dumps(asdict(progress)))
             (folder / checkpoints.SETTINGS).write_text(settings.to_json(self.job.settings))
             facts = {name: latest[name] for name in ("step", "epoch", *SCORES)} | {
-                "training_pairs": len(self.job.training),
+                "training_pairs": len(self.job.sources.pairs),
+                "clean_photographs": len(self.job.sources.photographs),
                 "validation_pairs": [pair.name for pair in self.job.validation],
                 "data_fingerprint": self.job.data_fingerprint,
                 "workers": self.workers,

@@ -42,6 +42,8 @@ def test_settings_cannot_be_changed() -> None:
         ("l1_weight", float("nan"), "0 or a positive number"),
         ("decay_start", 1.5, "between 0 and 1"),
         ("beta_1", 1.0, "below 1"),
+        ("camera_share", -0.1, "between 0 and 1"),
+        ("white_share", 0.6, r"white_share=0\.6 must be at most 0\.5"),
     ],
 )
 def test_a_bad_value_is_refused_with_name_value_and_rule(
