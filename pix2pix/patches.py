@@ -16,6 +16,7 @@ from pix2pix.settings import Settings
 from pix2pix.storage import Entry
 
 T = TypeVar("T")
+VISITS_PER_TASK, BLOCK_BYTES = 16, 64_000_000  # half of what Ray Data takes for one block
 TEXTURED_SHARE = 0.5  # of the patches of clean photographs, which are the livelier of two
 
 
@@ -99,9 +100,13 @@ def visits(
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     items = [{"place": index} for index in range(count * lanes)]
-    rows = ray.data.from_items(items, override_num_blocks=len(items))  # range() would need a CPU
-    # one task per visit: a task whose output waits for its reader keeps its CPU, and workers that
-    # wait for each other in a step could then starve each other
+    # a task costs Ray 30 ms, so each has several visits; but all its patches are one block, as a
+    # task whose output waits for its reader keeps its CPU, and workers that wait for each other in
+    # a step could then starve each other
+    visit_bytes = 2 * 3 * settings.crop_pixels**2 * settings.patches_per_pair
+    per_task = max(1, min(VISITS_PER_TASK, BLOCK_BYTES // visit_bytes))
+    tasks = -(-len(items) // per_task)
+    rows = ray.data.from_items(items, override_num_blocks=tasks)  # range() would need a CPU
     stream = rows.map(cut, num_cpus=pairs.CPUS_PER_TASK)
     for batch in stream.iter_batches(batch_size=lanes, batch_format="numpy", prefetch_batches=2):
         yield batch["noisy"].swapaxes(0, 1), batch["clean"].swapaxes(0, 1)
