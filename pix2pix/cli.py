@@ -132,6 +132,14 @@ def denoise(
     reference: Annotated[
         str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
     ] = None,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed",
+            help="Put each file into its row of the status table too (column denoised). What is "
+            "done already stays as it is.",
+        ),
+    ] = False,
     retry_failed: Annotated[
         str | None,
         typer.Option(
@@ -164,7 +172,7 @@ def denoise(
     with cluster.joined(verbose):
         url, sha256 = checkpoints.identified(checkpoint)
         clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
-        way = Way(url, sha256, strength, quality, clean, precision, reference)
+        way = Way(url, sha256, strength, quality, clean, precision, reference, embed)
         work: dict[str, Any] = {
             "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
             "show": cluster.printed,
