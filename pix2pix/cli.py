@@ -142,6 +142,14 @@ def denoise(
     reference: Annotated[
         str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
     ] = None,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed",
+            help="Put each file into its row of the status table too (column denoised). What is "
+            "done already stays as it is.",
+        ),
+    ] = False,
     retry_failed: Annotated[
         str | None,
         typer.Option(
@@ -177,7 +185,7 @@ def denoise(
         raise typer.BadParameter(str(error)) from error
     url, sha256 = checkpoints.identified(checkpoint)
     clean = harm.CLEAN_SIGMA if clean_sigma is None else clean_sigma
-    way = Way(url, sha256, strength, quality, clean, precision, reference)
+    way = Way(url, sha256, strength, quality, clean, precision, reference, embed)
     if one:
         with cluster.quiet(verbose):
             row = single.denoised(archive, output, way, gpu=gpu, write=not dry_run)

@@ -4,6 +4,7 @@ Rows are found by hashes of their paths, 8 bytes each. Those whose hash comes on
 the others are told apart by 16 bytes of BLAKE2b, so many at a time as fit, and all but the newest
 are dropped. The note `KNOWN` names the parts among which no image has two rows: those are read
 again only for the paths in them, and written again only if a newer row supersedes one of theirs.
+Embedded files are read where a part is written again, some megabytes at a time.
 """
 
 import json
@@ -14,8 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pix2pix import ids, parquet, storage, table
+from pix2pix.table import Size
 
 ROWS_PER_PART = 250_000  # about 50 MB of zstd
+BYTES_PER_PART = 128_000_000  # of embedded files, or those of one piece more
 ROWS_AT_ONCE = 4_000_000  # told apart at once, about 100 bytes each
 KNOWN = "compacted.json"  # not among the parts: polars reads a folder of one kind of file alone
 
@@ -39,7 +42,16 @@ def merged(output_url: str, urls: list[str]) -> list[str]:
     new = list(_rewritten(output_url, found, {}))
     for part in found:
         storage.remove(part.uri)
-    return [url for url, count in new if count < ROWS_PER_PART]
+    return [url for url, size in new if not is_full(*size)]
+
+
+def is_full(rows: int, embedded_bytes: int, outdated: bool = False) -> bool:
+    """Whether a part with so many rows and bytes is left alone: see `table.Size`.
+
+    To copy a quarter of `BYTES_PER_PART` takes longer than to look at a part more each night.
+    """
+    enough = rows >= ROWS_PER_PART // 2 or embedded_bytes >= BYTES_PER_PART // 4
+    return enough and rows <= ROWS_PER_PART and not outdated
 
 
 def compact(output_url: str) -> None:
@@ -54,42 +66,41 @@ def compact(output_url: str) -> None:
         ValueError: a part is no Parquet file or lacks a column.
     """
     parts = table.parts(output_url)
-    counts = _known(output_url)
-    known = [part for part in parts if part.relative_path in counts]
-    loose = [part for part in parts if part.relative_path not in counts]
+    sizes = _known(output_url)
+    known = [part for part in parts if part.relative_path in sizes]
+    loose = [part for part in parts if part.relative_path not in sizes]
     if not loose:
         return
-    counts |= {part.relative_path: parquet.row_count(part.uri, part.size_bytes) for part in loose}
-    dropped = _superseded(known, loose, sum(counts[part.relative_path] for part in loose))
-    old = [part for part in parts if part.uri in dropped or not _fits(counts[part.relative_path])]
-    if (
-        len(old) == 1
-        and old[0].uri not in dropped
-        and counts[old[0].relative_path] <= ROWS_PER_PART
-    ):
-        old = []  # one small part alone is as good as it gets
-    stay = {part.relative_path: counts[part.relative_path] for part in parts if part not in old}
+    sizes |= {part.relative_path: table.part_size(part) for part in loose}
+    dropped = _superseded(known, loose, sum(sizes[part.relative_path].rows for part in loose))
+    old = [part for part in parts if part.uri in dropped or not is_full(*sizes[part.relative_path])]
+    if len(old) == 1 and old[0].uri not in dropped:
+        alone = sizes[old[0].relative_path]
+        if alone.rows <= ROWS_PER_PART and not alone.outdated:
+            old = []  # one small part alone is as good as it gets
+    stay = {part.relative_path: sizes[part.relative_path] for part in parts if part not in old}
     new = list(_rewritten(output_url, old, dropped))
     for part in old:
         storage.remove(part.uri)
-    stay |= {url.rpartition("/")[2]: count for url, count in new}
-    note = storage.join(output_url, KNOWN)
-    storage.write(note, json.dumps({"rows": stay}).encode())
+    stay |= {url.rpartition("/")[2]: size for url, size in new}
+    note = {"schema_version": table.SCHEMA_VERSION, "parts": stay}
+    storage.write(storage.join(output_url, KNOWN), json.dumps(note).encode())
 
 
-def _fits(count: int) -> bool:
-    return ROWS_PER_PART // 2 <= count <= ROWS_PER_PART
+def _known(output_url: str) -> dict[str, Size]:
+    """Sizes of the parts each of which is known to share no image with another one of these.
 
-
-def _known(output_url: str) -> dict[str, int]:
-    """Rows of each part that is known to share no image with another one of these.
-
-    Any part of such a set is such a set: the note need not be right about what is gone.
+    Any part of such a set is such a set: the note need not be right about what is gone. That of
+    another version doesn't count, so that its parts are looked at and get all columns: polars
+    reads a folder only if all of its files have the same.
     """
     try:
-        return json.loads(storage.read(storage.join(output_url, KNOWN)))["rows"]
+        note = json.loads(storage.read(storage.join(output_url, KNOWN)))
     except FileNotFoundError:
         return {}
+    if note.get("schema_version") != table.SCHEMA_VERSION:
+        return {}
+    return {name: Size(*size) for name, size in note["parts"].items()}
 
 
 def _superseded(
@@ -154,22 +165,29 @@ def _older(
 
 def _rewritten(
     output_url: str, parts: list[storage.Entry], dropped: dict[str, NDArray[np.int32]]
-) -> Iterator[tuple[str, int]]:
-    """URL and rows of new parts, written as they come, with the rows of these but the dropped."""
+) -> Iterator[tuple[str, Size]]:
+    """URL and size of new parts, written as they come, with the rows of these but the dropped."""
+    none = np.empty(0, np.int32)
     waiting: list[pa.Table] = []
-    count = 0
+    count = bytes_ = 0
     for part in parts:
-        rows = table.read_part(part)
-        if part.uri in dropped:
-            keep = np.ones(len(rows), np.bool_)
-            keep[dropped[part.uri]] = False
-            rows = rows.filter(pa.array(keep))
-        waiting.append(rows)
-        count += len(rows)
-        while count >= ROWS_PER_PART:
-            joined = pa.concat_tables(waiting)
-            full, rest = joined.slice(0, ROWS_PER_PART), joined.slice(ROWS_PER_PART)
-            yield table.write_part(output_url, full), len(full)
-            waiting, count = [rest], len(rest)
+        for rows in table.part_pieces(part, dropped.get(part.uri, none)):
+            waiting.append(rows)
+            count += len(rows)
+            bytes_ += int(parquet.large_bytes(rows).sum())
+            del rows  # or it would be held until the next one is there
+            while count >= ROWS_PER_PART or bytes_ >= BYTES_PER_PART:
+                full, waiting = _cut(waiting)
+                size = Size(len(full), int(parquet.large_bytes(full).sum()))
+                yield table.write_part(output_url, full), size
+                del full
+                count, bytes_ = count - size.rows, bytes_ - size.embedded_bytes
     if count:
-        yield table.write_part(output_url, pa.concat_tables(waiting)), count
+        yield table.write_part(output_url, pa.concat_tables(waiting)), Size(count, bytes_)
+
+
+def _cut(waiting: list[pa.Table]) -> tuple[pa.Table, list[pa.Table]]:
+    """A full part's rows at most, and what is left of them."""
+    joined = pa.concat_tables(waiting)
+    left = [joined.slice(ROWS_PER_PART)] if len(joined) > ROWS_PER_PART else []
+    return joined.slice(0, ROWS_PER_PART), left

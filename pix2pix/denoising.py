@@ -15,6 +15,7 @@ from pix2pix.source import Pending
 from pix2pix.stages import IMAGES, THREADS, Denoise, Way
 
 SECONDS_PER_PART, ROWS_PER_PART = 10.0, 5_000  # of rows that only memory holds: what a crash costs
+BYTES_PER_PART = 64_000_000  # of embedded files, likewise
 PARTS_MERGED = 500  # so many parts of rows become one
 SECONDS_PER_SUMMARY = 30.0
 # Ray Data keeps 3 kB of statistics of each block until its dataset is done (2.60): 300 MB.
@@ -172,6 +173,7 @@ def _kept(
     """Brings rows into the status table, some at a time, and says how far the job is."""
     rows: list[dict[str, Any]] = []
     parts: list[str] = []
+    embedded_bytes = 0
     nodes: set[str] = set()
     kept = summarised = time.monotonic()
     for batch in finished:
@@ -182,13 +184,17 @@ def _kept(
                 _refuse_unseen(row)
             row["finished_at"] = datetime.now(UTC)  # one clock decides which row is the newest
             rows.append(row)
+            embedded_bytes += len(row["denoised"] or b"")
             progress.add(row)
         progress.listing = not listing.done()
         progress.tell()
-        if len(rows) >= ROWS_PER_PART or (rows and now - kept > SECONDS_PER_PART):
+        enough = len(rows) >= ROWS_PER_PART or embedded_bytes >= BYTES_PER_PART
+        if enough or (rows and now - kept > SECONDS_PER_PART):
             lease.check()
-            parts.append(status.append(output_url, rows))
-            rows, kept = [], now
+            part = status.append(output_url, rows)
+            if not status.is_full(len(rows), embedded_bytes):
+                parts.append(part)
+            rows, embedded_bytes, kept = [], 0, now
         if len(parts) >= PARTS_MERGED:
             parts = status.merged(output_url, parts)
         if now - summarised > SECONDS_PER_SUMMARY:

@@ -122,7 +122,7 @@ def _measure(
         if place and bytes_given:
             result.sampled += 1
             result.bytes_sampled += row["size_bytes"]
-            result.bytes_given += bytes_given
+            result.bytes_given += bytes_given * (2 if way.embed else 1)  # file and row
             result.seconds_sampled += seconds
     ray.kill(process)
 

@@ -55,6 +55,7 @@ class Way:
         clean_sigma: Noise level, in levels of 255, up to which an image is passed through.
         precision: See `denoiser.dtype_policy`.
         reference_url: A folder of clean images under the same relative paths, or None.
+        embed: Whether the row of an image also holds the file that is in the output.
 
     Raises:
         ValueError: a number is out of its range.
@@ -67,6 +68,7 @@ class Way:
     clean_sigma: float = harm.CLEAN_SIGMA
     precision: str = "auto"
     reference_url: str | None = None
+    embed: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what makes no sense."""
@@ -204,6 +206,8 @@ class Denoise:
         row |= about | {"seconds_denoise": denoised - fetched}
         if encoded:
             row |= _written(url, encoded) | {"seconds_write": time.monotonic() - denoised}
+            if self.way.embed and row["status"] != "failed":
+                row |= _embedded(encoded, row.get("message"))
         return row
 
     def result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
@@ -309,3 +313,11 @@ def _written(url: str, encoded: bytes) -> Row:
             raise
         return _failure(failure_class or "unsupported", f"not written: {error}")
     return {"output_uri": url, "output_sha256": hashlib.sha256(encoded).hexdigest()}
+
+
+def _embedded(encoded: bytes, message: str | None) -> Row:
+    """The file for its row; one that is too large for a table is in the output's folder alone."""
+    if len(encoded) <= status.LARGEST_EMBEDDED:
+        return {"denoised": encoded}
+    why = f"not embedded: more than LARGEST_EMBEDDED={status.LARGEST_EMBEDDED} bytes"
+    return {"message": "; ".join(filter(None, [message, why]))}

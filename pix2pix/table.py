@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pix2pix import parquet, storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no column `denoised`; parts of older versions are read, and made new
 FOLDER = "status"
 STATUSES = ("denoised", "skipped_clean", "kept_original", "failed")
 FAILURE_CLASSES = (
@@ -55,12 +56,29 @@ SCHEMA = pa.schema(
         pa.field("node", _string),
         pa.field("finished_at", _moment, nullable=False),
         pa.field("schema_version", _count, nullable=False),
+        pa.field("denoised", pa.large_binary()),  # the output's own bytes, with --embed
     ]
 )
-
+LARGEST_EMBEDDED = 2**28  # bytes of one file: the driver holds it some eight times to write it
+PLAIN = [name for name in SCHEMA.names if name != "denoised"]
 
 _REQUIRED = frozenset(field.name for field in SCHEMA if not field.nullable) - {"schema_version"}
 _NAMES = frozenset(SCHEMA.names)
+_LATER = frozenset({"denoised"})  # than version 1
+
+
+class Size(NamedTuple):
+    """Of a part of the table.
+
+    Attributes:
+        rows: how many.
+        embedded_bytes: of the files in them.
+        outdated: whether it is of a version that had fewer columns.
+    """
+
+    rows: int
+    embedded_bytes: int
+    outdated: bool = False
 
 
 def append(output_url: str, rows: list[dict[str, Any]]) -> str:
@@ -78,7 +96,7 @@ def append(output_url: str, rows: list[dict[str, Any]]) -> str:
 
 
 def rows(output_url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The table part by part, with these columns of `SCHEMA`, or all.
+    """The table part by part, with these columns of `SCHEMA`, or `PLAIN`.
 
     It may be read while a job writes and compacts: every image's current row comes at least once,
     and rows that others have superseded may come too. At rest each image has one row.
@@ -100,16 +118,22 @@ def rows(output_url: str, columns: list[str] | None = None) -> Iterator[pa.Table
             return
 
 
-def current(output_url: str) -> pa.Table:
-    """The newest row of every image: one per relative path, with `SCHEMA`, in order of the paths.
+def current(output_url: str, embedded: bool = False) -> pa.Table:
+    """The newest row of every image: one per relative path, with `PLAIN`, in order of the paths.
 
     Newest by `finished_at`, then by `attempt`. An output without a table has no rows. All of it is
     in memory: for small outputs; others have `rows`.
 
+    Args:
+        output_url: the output.
+        embedded: whether to read the embedded files too: all of `SCHEMA`.
+
     Raises:
         OSError: the table could not be read.
     """
-    return _newest(pa.concat_tables([SCHEMA.empty_table(), *rows(output_url)]))
+    names = SCHEMA.names if embedded else PLAIN
+    empty = SCHEMA.empty_table().select(names)
+    return _newest(pa.concat_tables([empty, *rows(output_url, names)]))
 
 
 def parts(output_url: str) -> list[storage.Entry]:
@@ -127,13 +151,35 @@ def parts(output_url: str) -> list[storage.Entry]:
 
 
 def read_part(part: storage.Entry, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one part, with these columns of `SCHEMA`, or all; reads no others.
+    """The rows of one part, with these columns of `SCHEMA`, or `PLAIN`; reads no others.
 
     Raises:
         OSError: it could not be read.
         ValueError: it is no Parquet file or lacks a column.
     """
-    return parquet.read(part.uri, SCHEMA, columns, part.size_bytes)
+    names = PLAIN if columns is None else columns
+    return parquet.read(part.uri, SCHEMA, names, part.size_bytes, _LATER)
+
+
+def part_pieces(part: storage.Entry, dropped: NDArray[np.int32]) -> Iterator[pa.Table]:
+    """One part's rows but the dropped, with all of `SCHEMA`, some at a time: see `parquet.pieces`.
+
+    Raises:
+        OSError: it could not be read.
+        ValueError: it is no Parquet file or lacks a column.
+    """
+    return parquet.pieces(part.uri, SCHEMA, part.size_bytes, dropped, _LATER)
+
+
+def part_size(part: storage.Entry) -> Size:
+    """How large one part is; reads no more than its footer.
+
+    Raises:
+        OSError: it could not be read.
+        ValueError: it is no Parquet file.
+    """
+    count, bytes_ = parquet.footer(part.uri, part.size_bytes)
+    return Size(count, bytes_.get("denoised", 0), outdated=not bytes_.keys() >= _NAMES)
 
 
 def write_part(output_url: str, table: pa.Table) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,10 +63,12 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
         Image.fromarray(noise[place]).save(archive / f"{place}.png")
     (archive / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
     command = ("denoise", archive, tmp_path / "output", "--checkpoint", run[0])
-    done = _run(*command, "--max-failed", "20%")
+    done = _run(*command, "--max-failed", "20%", "--embed")
     assert (done.returncode, done.stderr) == (3, "")
     assert "6 images: 5 denoised, 1 failed" in done.stdout
     assert len(list((tmp_path / "output/images").iterdir())) == 5
+    query = f"select count(*), count(denoised) from '{tmp_path}/output/status/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(6, 5)]
     again = _run(*command)  # the default budget is 1%
     assert (again.returncode, again.stderr) == (4, "")
     assert "6 images: 5 denoised, 1 failed; 0 of them now" in again.stdout

@@ -1,5 +1,6 @@
 """Claims about pix2pix.compaction."""
 
+import glob
 import itertools
 import json
 import os
@@ -10,13 +11,14 @@ from uuid import uuid4
 import duckdb
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pix2pix import compaction, faults, ids, storage, table
+from pix2pix import compaction, faults, ids, parquet, storage, table
 from tests.conftest import FaultyProxy, S3Server
-from tests.rows import row
+from tests.rows import append_of_version_1, row
 
 
 def parts(output: str) -> list[str]:
@@ -31,7 +33,12 @@ def paths(output: str) -> list[str]:
 names = st.sampled_from(["a.jpg", "b.jpg", "c/a.jpg", "d.jpg", "ü.jpg", "e", "f", "g"])
 some_rows = st.lists(
     st.builds(
-        row, names, st.integers(0, 5), attempt=st.integers(1, 3), message=st.uuids().map(str)
+        row,
+        names,
+        st.integers(0, 5),
+        attempt=st.integers(1, 3),
+        message=st.uuids().map(str),
+        denoised=st.none() | st.binary(max_size=40),
     ),
     min_size=1,
     max_size=6,
@@ -41,15 +48,21 @@ jobs = st.lists(st.tuples(st.lists(some_rows, max_size=4), st.integers(0, 4)), m
 
 
 @settings(max_examples=40, deadline=None)
-@given(jobs, st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, 1, 2**64 - 1]))
+@given(
+    jobs, st.integers(1, 5), st.integers(1, 5), st.sampled_from([0, 1, 2**64 - 1]),
+    st.sampled_from([40, 100, 10**9]),
+)  # fmt: skip
 def test_compacting_leaves_the_newest_row_of_each_image_whatever_came_before(
-    jobs: list[tuple[list, int]], rows_per_part: int, at_once: int, mask: int
+    jobs: list[tuple[list, int]], rows_per_part: int, at_once: int, mask: int, bytes_per_part: int
 ) -> None:
     output, newest = f"memory://{uuid4().hex}", dict[str, tuple]()
+    files = dict[str, bytes | None]()
     plain = ids.hashes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "ROWS_PER_PART", rows_per_part)
         patch.setattr(compaction, "ROWS_AT_ONCE", at_once)
+        patch.setattr(compaction, "BYTES_PER_PART", bytes_per_part)
+        patch.setattr(parquet, "GROUP_BYTES", 50)
         # with a mask of 0 all paths have the same hash, with 1 there are two of them
         patch.setattr(ids, "hashes", lambda strings: plain(strings) & np.uint64(mask))
         for written, merged in jobs:
@@ -57,18 +70,21 @@ def test_compacting_leaves_the_newest_row_of_each_image_whatever_came_before(
             compaction.merged(output, urls[:merged])
             for each in itertools.chain(*written):
                 age = (each["finished_at"], each["attempt"])
+                files[each["message"]] = each["denoised"]
                 newest[each["relative_path"]] = max(age, newest.get(each["relative_path"], age))
             compaction.compact(output)
-            found = [each for part in table.rows(output) for each in part.to_pylist()]
+            tables = list(table.rows(output, table.SCHEMA.names))
+            found = [each for part in tables for each in part.to_pylist()]
             ages = {each["relative_path"]: (each["finished_at"], each["attempt"]) for each in found}
             assert newest == ages
             assert len(found) == len(newest)
+            assert all(each["denoised"] == files[each["message"]] for each in found)
             known = compaction._known(output)
-            assert known == {
+            assert {name: size.rows for name, size in known.items()} == {
                 part.relative_path: len(table.read_part(part)) for part in table.parts(output)
             }
-            assert all(count <= rows_per_part for count in known.values())
-            assert sum(count < rows_per_part // 2 for count in known.values()) <= 1
+            assert all(size.rows <= rows_per_part for size in known.values())
+            assert sum(not compaction.is_full(*size) for size in known.values()) <= 1
 
 
 def test_compacting_leaves_one_row_per_image_for_duckdb(
@@ -197,7 +213,15 @@ def test_merging_again_and_again_writes_full_parts_once(
     assert paths(output) == sorted(f"{i}.jpg" for i in range(12))
 
 
-@pytest.mark.parametrize("note", [None, {"rows": {}}, {"rows": {"part-gone.parquet": 9}}])
+@pytest.mark.parametrize(
+    "note",
+    [
+        None,
+        {"schema_version": 2, "parts": {}},
+        {"schema_version": 2, "parts": {"part-gone.parquet": [9, 0, False]}},
+        {"rows": {"part-gone.parquet": 9}},  # as the first version wrote it
+    ],
+)
 def test_without_its_note_a_table_is_compacted_from_scratch(
     tmp_path: Path, note: dict | None
 ) -> None:
@@ -211,3 +235,77 @@ def test_without_its_note_a_table_is_compacted_from_scratch(
     table.append(output, [row("0.jpg", 5)])
     compaction.compact(output)
     assert paths(output) == [f"{i}.jpg" for i in range(4)]
+
+
+@pytest.mark.parametrize("full_parts", [1, 3])
+def test_a_table_of_the_first_version_gets_the_new_column_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_parts: int
+) -> None:
+    monkeypatch.setattr(compaction, "ROWS_PER_PART", 4)
+    output = str(tmp_path)
+    urls = [
+        append_of_version_1(output, [row(f"{i}/{j}.jpg") for j in range(4)])
+        for i in range(full_parts)
+    ]
+    note = {"rows": {url.rpartition("/")[2]: 4 for url in urls}}  # which called them compacted
+    storage.write(f"{output}/{compaction.KNOWN}", json.dumps(note).encode())
+    compaction.compact(output)
+    pattern = f"{output}/status/*.parquet"
+    assert {tuple(pyarrow.parquet.read_schema(path).names) for path in glob.glob(pattern)} == {
+        tuple(table.SCHEMA.names)
+    }
+    expected = (4 * full_parts, 0, 1)
+    query = f"SELECT count(*), count(denoised), max(schema_version) FROM '{pattern}'"
+    assert duckdb.sql(query).fetchall() == [expected]
+    once = parts(output)
+    table.append(output, [row("new.jpg", denoised=b"new"), row("newer.jpg")])
+    compaction.compact(output)
+    assert set(once) < set(parts(output))
+
+
+def test_parts_of_many_embedded_bytes_are_left_alone_until_a_row_is_superseded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BYTES_PER_PART", 4000)
+    output = str(tmp_path)
+    for i in range(4):  # a quarter is enough
+        table.append(output, [row(f"{i}/{j}.jpg", denoised=os.urandom(500)) for j in range(2)])
+    before = parts(output)
+    compaction.compact(output)
+    assert before == parts(output)
+    newer = os.urandom(1000)
+    table.append(output, [row("1/1.jpg", 1, denoised=newer)])
+    compaction.compact(output)
+    assert [name in parts(output) for name in before] == [True, False, True, True]
+    found = table.current(output, embedded=True)
+    files = dict(
+        zip(*(found[name].to_pylist() for name in ("relative_path", "denoised")), strict=True)
+    )
+    assert len(files) == 8
+    assert files["1/1.jpg"] == newer
+    assert len(files["1/0.jpg"]) == 500
+
+
+@pytest.mark.parametrize("walk", ["merged", "compact"])
+def test_embedded_bytes_are_copied_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walk: str
+) -> None:
+    monkeypatch.setattr(compaction, "BYTES_PER_PART", 4_000_000)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 1_000_000)
+    output = str(tmp_path)
+    files = {f"{i}.jpg": os.urandom(750_000) for i in range(40)}
+    urls = [table.append(output, [row(name, denoised=file)]) for name, file in files.items()]
+    # Arrow's memory alone is counted: a table of 30 MB on its way
+    pool = pyarrow.proxy_memory_pool(pyarrow.default_memory_pool())
+    usual = pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pool)
+    try:
+        compaction.merged(output, urls) if walk == "merged" else compaction.compact(output)
+    finally:
+        pyarrow.set_memory_pool(usual)
+    assert 4_000_000 < pool.max_memory() < 16_000_000
+    assert len(parts(output)) == 7
+    found = table.current(output, embedded=True)
+    assert files == dict(
+        zip(*(found[name].to_pylist() for name in ("relative_path", "denoised")), strict=True)
+    )

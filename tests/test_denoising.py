@@ -2,6 +2,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +14,24 @@ import pyarrow.csv
 import pytest
 from PIL import Image
 
+import tests.rows
 from pix2pix import (
     checkpoints,
+    compaction,
     denoising,
     estimate,
     images,
     lease,
     metrics,
     single,
+    stages,
     status,
     storage,
     summary,
+    table,
     verification,
 )
+from pix2pix.progress import Progress
 from pix2pix.stages import Way
 from pix2pix.summary import Summary
 from pix2pix.verification import Verified
@@ -81,7 +88,8 @@ class Ran:
 def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, checkpoint: str) -> Ran:
     folder = tmp_path_factory.mktemp("ran")
     archive = _filled(folder / "archive")
-    return Ran(archive, folder / "output", *_denoised(archive, folder / "output", checkpoint))
+    done, lines = _denoised(archive, folder / "output", checkpoint, embed=True)
+    return Ran(archive, folder / "output", done, lines)
 
 
 def _rows(output: Path | str) -> dict[str, dict]:
@@ -133,6 +141,64 @@ def test_the_pixels_are_what_the_generator_gives(ran: Ran) -> None:
     # float32 sums of one BLAS thread there, of several here, which add in another order
     assert row["noise_sigma_after"] == pytest.approx(metrics.noise_sigma(after), rel=1e-5)
     assert row["noise_sigma_before"] == pytest.approx(metrics.noise_sigma(before), rel=1e-5)
+
+
+def test_the_row_of_an_image_holds_its_file_if_asked_for(ran: Ran) -> None:
+    objects = {e.relative_path: storage.read(e.uri) for e in storage.files(f"{ran.output}/images")}
+    query = f"select relative_path, denoised, output_sha256 from '{ran.output}/status/*.parquet'"
+    embedded = {path: (data, sha256) for path, data, sha256 in duckdb.sql(query).fetchall()}
+    failed = dict.fromkeys(["broken.png", "b/empty.jpg"], (None, None))
+    hashed = {path: (data, hashlib.sha256(data).hexdigest()) for path, data in objects.items()}
+    assert embedded == hashed | failed
+
+
+def test_a_later_call_that_embeds_nothing_leaves_embedded_what_is(
+    ran: Ran, tmp_path: Path, checkpoint: str
+) -> None:
+    output = shutil.copytree(ran.output, tmp_path / "output")
+    (output / "images/a 1.png").unlink()
+    done, _ = _denoised(ran.archive, output, checkpoint)
+    assert (done.done_before, done.done_now) == (19, 1)
+    before, after = (
+        {row["relative_path"]: row["denoised"] for row in rows.to_pylist()}
+        for rows in (status.current(str(each), embedded=True) for each in (ran.output, output))
+    )
+    assert after == before | {"a 1.png": None}
+
+
+def test_rows_are_brought_into_the_table_by_their_bytes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denoising, "BYTES_PER_PART", 100)
+    monkeypatch.setattr(compaction, "BYTES_PER_PART", 300)
+    monkeypatch.setattr(denoising, "PARTS_MERGED", 2)
+    sizes = [60, 60, 99, None, 1, 7, 200, None]
+    seen = {"node": "n", "output_uri": None, "width": 9, "height": 9}
+    batches = (
+        [tests.rows.row(f"{place}.jpg", denoised=size and bytes(size), **seen)]
+        for place, size in enumerate(sizes)
+    )
+    output, listed = str(tmp_path), Future[None]()
+    listed.set_result(None)
+    with lease.held(output, print) as held:
+        denoising._kept(batches, output, held, Progress(print), listed)
+    counts = [len(table.read_part(part)) for part in table.parts(output)]
+    assert counts == [2, 3, 2, 1]  # 120, 100 and 207 bytes, which are enough to be left alone
+    assert status.current(output, embedded=True)["denoised"].to_pylist() == [
+        size and bytes(size) for size in sizes
+    ]
+
+
+@pytest.mark.parametrize("message", [None, "strength 0"])
+def test_a_file_that_is_too_large_for_a_row_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, message: str | None
+) -> None:
+    monkeypatch.setattr(status, "LARGEST_EMBEDDED", 5)
+    assert stages._embedded(b"12345", message) == {"denoised": b"12345"}
+    row = stages._embedded(b"123456", message)
+    assert row.keys() == {"message"}
+    assert row["message"].startswith(message or "not embedded")
+    assert "not embedded: more than LARGEST_EMBEDDED=5 bytes" in row["message"]
 
 
 def test_the_same_call_again_does_only_what_is_new_or_changed(
@@ -222,7 +288,8 @@ def test_what_is_clean_or_would_be_harmed_passes_through_byte_for_byte(
     for name in ("a 0.png", "b/c1.jpg"):
         Image.linear_gradient("L").convert("RGB").save(archive / name)
     (tmp_path / "bright").mkdir()
-    done, _ = _denoised(archive, tmp_path / "output", brightening(tmp_path / "bright", 60))
+    bright = brightening(tmp_path / "bright", 60)
+    done, _ = _denoised(archive, tmp_path / "output", bright, embed=True)
     assert done.by_status == {"skipped_clean": 2, "kept_original": 16, "failed": 2}
     rows = _rows(tmp_path / "output")
     assert {path for path, row in rows.items() if row["status"] == "skipped_clean"} == {
@@ -231,9 +298,11 @@ def test_what_is_clean_or_would_be_harmed_passes_through_byte_for_byte(
     }
     assert "mean shift" in rows["a 3.png"]["message"]
     assert rows["a 3.png"]["noise_sigma_after"] == rows["a 3.png"]["noise_sigma_before"]
-    for path, row in rows.items():
+    for row in status.current(f"{tmp_path}/output", embedded=True).to_pylist():
         if row["status"] != "failed":
+            path = row["relative_path"]
             data = (archive / path).read_bytes()
+            assert row["denoised"] == data
             assert (tmp_path / "output/images" / path).read_bytes() == data
             assert row["output_sha256"] == hashlib.sha256(data).hexdigest()
 

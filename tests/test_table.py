@@ -1,5 +1,6 @@
 """Claims about pix2pix.table."""
 
+import hashlib
 import os
 import time
 from datetime import datetime
@@ -13,7 +14,7 @@ import pytest
 
 from pix2pix import storage, table
 from tests.conftest import FaultyProxy, S3Server
-from tests.rows import START, row
+from tests.rows import START, append_of_version_1, row
 
 
 def parts(output: str) -> list[str]:
@@ -26,7 +27,7 @@ def test_the_columns_are_the_contract() -> None:
         "output_sha256 format width height channels bit_depth noise_sigma_before "
         "noise_sigma_after sharpness_before sharpness_after clipped_fraction mean_shift psnr_db "
         "ssim checkpoint_sha256 strength seconds_fetch seconds_denoise seconds_write node "
-        "finished_at schema_version"
+        "finished_at schema_version denoised"
     )
     assert names.split() == table.SCHEMA.names
 
@@ -39,13 +40,17 @@ def test_what_is_appended_is_current(
         output = request.getfixturevalue("s3").bucket_url()
     output = output.format(tmp_path=tmp_path)
     assert len(table.current(output)) == 0
-    rows = [row("a.jpg", width=3, psnr_db=30.5, node="n"), row("ü b.jpg", status="skipped_clean")]
+    rows = [
+        row("a.jpg", width=3, psnr_db=30.5, node="n", denoised=b"\xff\xd8 and so on"),
+        row("ü b.jpg", status="skipped_clean"),
+    ]
     url = table.append(output, rows)
     assert storage.exists(url)
-    found = table.current(output)
+    found = table.current(output, embedded=True)
     assert found.schema == table.SCHEMA
     empty = dict.fromkeys(table.SCHEMA.names) | {"schema_version": table.SCHEMA_VERSION}
     assert [empty | each for each in rows] == found.to_pylist()
+    assert table.current(output).equals(found.drop_columns("denoised"))
 
 
 def test_duckdb_and_pandas_read_it_without_help(tmp_path: Path) -> None:
@@ -65,6 +70,51 @@ def test_duckdb_and_pandas_read_it_without_help(tmp_path: Path) -> None:
     assert frame.loc["b.jpg", "message"] == "no"
     assert frame.loc["a.jpg", "id"] == row("a.jpg")["id"]
     assert frame.loc["c.jpg", "finished_at"] == START
+
+
+def test_duckdb_and_pandas_read_the_embedded_files(tmp_path: Path) -> None:
+    files = {f"{i}.jpg": os.urandom(1000 * i) for i in range(4)}  # an empty one among them
+    for name, file in files.items():
+        table.append(str(tmp_path), [row(name, denoised=file), row(f"failed {name}")])
+    query = "SELECT relative_path, denoised, sha256(denoised) FROM '{}' WHERE denoised IS NOT NULL"
+    found = duckdb.sql(query.format(f"{tmp_path}/status/*.parquet")).fetchall()
+    assert sorted(found) == [
+        (name, file, hashlib.sha256(file).hexdigest()) for name, file in files.items()
+    ]
+    frame = pandas.read_parquet(f"{tmp_path}/status").set_index("relative_path")
+    assert files == frame["denoised"].dropna().to_dict()
+
+
+def test_embedded_files_are_read_only_if_asked_for(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    table.append(output, [row(f"{i}.jpg", denoised=os.urandom(1000)) for i in range(3)])
+    (path,) = map(storage.local_path, [part.uri for part in table.parts(output)])
+    embedded = (
+        pyarrow.parquet.read_metadata(path)
+        .row_group(0)
+        .column(table.SCHEMA.names.index("denoised"))
+    )
+    with open(path, "r+b") as file:
+        file.seek(embedded.data_page_offset)
+        file.write(b"\xff" * embedded.total_compressed_size)
+    assert table.current(output)["relative_path"].to_pylist() == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [each.column_names for each in table.rows(output)] == [table.PLAIN]
+    (size,) = map(table.part_size, table.parts(output))
+    assert size.rows == 3
+    assert 3000 <= size.embedded_bytes < 3100  # with their lengths
+    with pytest.raises(OSError, match="deserialize"):
+        table.current(output, embedded=True)
+
+
+def test_a_part_of_the_first_version_has_no_embedded_files(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    append_of_version_1(output, [row("a.jpg", message="old")])
+    table.append(output, [row("b.jpg", denoised=b"new")])
+    found = table.current(output, embedded=True)
+    assert found["denoised"].to_pylist() == [None, b"new"]
+    assert found["schema_version"].to_pylist() == [1, 2]
+    assert table.current(output)["message"].to_pylist() == ["old", None]
+    assert [table.part_size(part).outdated for part in table.parts(output)] == [True, False]
 
 
 def test_parts_are_zstd_and_named_uniquely(tmp_path: Path) -> None:
