@@ -77,6 +77,27 @@ def compact(output_url: str) -> None:
     storage.write(note, json.dumps({"rows": stay}).encode())
 
 
+def newest(output_url: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The table part by part, without rows that newer ones supersede; for who counts.
+
+    It writes nothing, and needs no `compact` before. Of a job that runs it sees what was there at
+    the start; should that job compact meanwhile, begin anew.
+
+    Raises:
+        FileNotFoundError: a part was compacted away.
+        OSError: the table could not be read.
+        ValueError: a part is no Parquet file or lacks a column.
+    """
+    parts = table.parts(output_url)
+    counts = _known(output_url)
+    known = [part for part in parts if part.relative_path in counts]
+    loose = [part for part in parts if part.relative_path not in counts]
+    loose_rows = sum(parquet.row_count(part.uri, part.size_bytes) for part in loose)
+    dropped = _superseded(known, loose, loose_rows)
+    for part in parts:
+        yield _kept(table.read_part(part, columns), dropped.get(part.uri))
+
+
 def _fits(count: int) -> bool:
     return ROWS_PER_PART // 2 <= count <= ROWS_PER_PART
 
@@ -159,11 +180,7 @@ def _rewritten(
     waiting: list[pa.Table] = []
     count = 0
     for part in parts:
-        rows = table.read_part(part)
-        if part.uri in dropped:
-            keep = np.ones(len(rows), np.bool_)
-            keep[dropped[part.uri]] = False
-            rows = rows.filter(pa.array(keep))
+        rows = _kept(table.read_part(part), dropped.get(part.uri))
         waiting.append(rows)
         count += len(rows)
         while count >= ROWS_PER_PART:
@@ -173,3 +190,12 @@ def _rewritten(
             waiting, count = [rest], len(rest)
     if count:
         yield table.write_part(output_url, pa.concat_tables(waiting)), count
+
+
+def _kept(rows: pa.Table, dropped: NDArray[np.int32] | None) -> pa.Table:
+    """The rows without those of these numbers."""
+    if dropped is None:
+        return rows
+    keep = np.ones(len(rows), np.bool_)
+    keep[dropped] = False
+    return rows.filter(pa.array(keep))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pix2pix import ids, manifest, metrics, storage
 from pix2pix.compaction import compact as compact
 from pix2pix.compaction import merged as merged
+from pix2pix.compaction import newest as newest
 from pix2pix.table import FAILURE_CLASSES as FAILURE_CLASSES
 from pix2pix.table import SCHEMA as SCHEMA
 from pix2pix.table import SCHEMA_VERSION as SCHEMA_VERSION
