@@ -123,12 +123,13 @@ def _failures(found: Outcome) -> str:
 def _pictures(found: Outcome) -> str:
     chosen = [("The noisiest", row) for row in found.noisiest]
     chosen += [("The one that changed most", row) for row in found.changed_most]
-    places = np.linspace(0, len(found.spread) - 1, PICTURES).round().astype(int)
+    rest = PICTURES - len({row["relative_path"] for _, row in chosen})
+    places = np.linspace(0, len(found.spread) - 1, rest).round().astype(int)
     chosen += [("", found.spread[place]) for place in places if found.spread]
-    pieces, seen = [], set[str]()
+    pieces, seen = list[str](), set[str]()
     for why, row in chosen:
         name = row["relative_path"]
-        if name in seen or len(seen) == PICTURES:
+        if name in seen:
             continue
         seen.add(name)
         pair = crops.crops(row)
