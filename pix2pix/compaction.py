@@ -95,7 +95,10 @@ def newest(output_url: str, columns: list[str]) -> Iterator[pa.Table]:
     loose_rows = sum(parquet.row_count(part.uri, part.size_bytes) for part in loose)
     dropped = _superseded(known, loose, loose_rows)
     for part in parts:
-        yield _kept(table.read_part(part, columns), dropped.get(part.uri))
+        rows = table.read_part(part, columns)
+        keep = np.ones(len(rows), np.bool_)
+        keep[dropped.get(part.uri, [])] = False
+        yield rows.filter(pa.array(keep))
 
 
 def _fits(count: int) -> bool:
@@ -180,7 +183,11 @@ def _rewritten(
     waiting: list[pa.Table] = []
     count = 0
     for part in parts:
-        rows = _kept(table.read_part(part), dropped.get(part.uri))
+        rows = table.read_part(part)
+        if part.uri in dropped:
+            keep = np.ones(len(rows), np.bool_)
+            keep[dropped[part.uri]] = False
+            rows = rows.filter(pa.array(keep))
         waiting.append(rows)
         count += len(rows)
         while count >= ROWS_PER_PART:
@@ -190,12 +197,3 @@ def _rewritten(
             waiting, count = [rest], len(rest)
     if count:
         yield table.write_part(output_url, pa.concat_tables(waiting)), count
-
-
-def _kept(rows: pa.Table, dropped: NDArray[np.int32] | None) -> pa.Table:
-    """The rows without those of these numbers."""
-    if dropped is None:
-        return rows
-    keep = np.ones(len(rows), np.bool_)
-    keep[dropped] = False
-    return rows.filter(pa.array(keep))

@@ -63,10 +63,10 @@ def _verdict(found: Outcome, last: dict[str, Any]) -> tuple[str, str]:
             "still, or was stopped; the same command goes on with it."
         )
     if not failed:
-        return markup.GOOD, f"All went well: all {passed:,} images are in the output."
+        return markup.GOOD, f"Nothing failed: all {passed:,} images have a result."
     if last.get("over_budget"):
         return markup.BAD, f"{failures}: more than --max-failed allows. The others went well."
-    return markup.FAIR, f"{failures}; the other {passed:,} are in the output."
+    return markup.FAIR, f"{failures}; the other {passed:,} have a result."
 
 
 def _figures(found: Outcome, last: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -54,11 +54,7 @@ def row_count(url: str, size_bytes: int | None = None) -> int:
         ValueError: it is no Parquet file.
     """
     with _opened(url, size_bytes, whole=False) as file:
-        try:
-            return pq.read_metadata(file).num_rows
-        except ValueError as error:
-            rule = "must be Parquet; if it isn't ours, move it away"
-            raise ValueError(f"{url} {rule}: {error}") from error
+        return pq.read_metadata(file).num_rows
 
 
 def _opened(url: str, size_bytes: int | None, whole: bool) -> pa.NativeFile:

@@ -94,6 +94,7 @@ def noise(before: NDArray[np.int64], after: NDArray[np.int64], bin_levels: float
         bin_levels: Width of a bin, in levels of 255.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     both = (before + after).cumsum()
     shown = int(np.searchsorted(both, 0.995 * both[-1])) + 2  # no long empty tail
@@ -108,7 +109,7 @@ def noise(before: NDArray[np.int64], after: NDArray[np.int64], bin_levels: float
         axis.stairs(bars, edges, color=color, label=name)
     axis.set_xlabel("noise level (sigma, of 255 levels)")
     axis.set_ylabel("photographs")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlim(0, edges[-1])
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)

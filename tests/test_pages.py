@@ -58,7 +58,7 @@ def test_the_page_of_an_output_says_how_many_and_which_failed(tmp_path: Path) ->
     kept = row("same.jpg", status="kept_original", message="mean shift 7 > 4")
     url = output([done("a.jpg"), failed, kept], images=images)
     words = Seen(page(url, tmp_path)).words
-    assert "1 of 3 images failed (33.33%); the other 2 are in the output." in words
+    assert "1 of 3 images failed (33.33%); the other 2 have a result." in words
     assert "bad.jpg18 gigapixels" in words
     assert "too_large: 1" in words
     assert "same.jpgmean shift 7 > 4" in words
@@ -68,7 +68,7 @@ def test_the_page_of_an_output_says_how_many_and_which_failed(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rows", "about", "grade", "sentence"),
     [
-        ([done("a"), done("b")], {}, "good", "All went well: all 2 images are in the output."),
+        ([done("a"), done("b")], {}, "good", "Nothing failed: all 2 images have a result."),
         ([done("a")], {}, "fair", "Not finished: 1 of 2 images done, 0 of them failed."),
         ([done("a"), row("b", status="failed")], {"over_budget": True}, "bad", "than --max-failed"),
     ],
