@@ -281,6 +281,20 @@ def export(
     cluster.printed(f"{folder}: SHA-256 {card['weights_sha256']}; PSNR {card['psnr_db']:.2f} dB")
 
 
+@app.command()
+@_reported
+def report(
+    source: Annotated[
+        str, typer.Argument(metavar="OUTPUT|RUN", help="What `denoise` or `train` has filled.")
+    ],
+    folder: Annotated[str, typer.Argument(help="Folder for report.html, a page with pictures.")],
+) -> None:
+    """Writes a page that shows how a bulk job or a training went; it may still run."""
+    from pix2pix import pages
+
+    typer.echo(pages.written(source, folder))
+
+
 def alone(command: Callable[..., None]) -> None:
     """Runs one command as a program of its own, with the arguments of this process."""
     program = typer.Typer(

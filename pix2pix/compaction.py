@@ -87,6 +87,29 @@ def compact(output_url: str) -> None:
     storage.write(storage.join(output_url, KNOWN), json.dumps(note).encode())
 
 
+def newest(output_url: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The table part by part, without rows that newer ones supersede; for who counts.
+
+    It writes nothing, and needs no `compact` before. Of a job that runs it sees what was there at
+    the start; should that job compact meanwhile, begin anew.
+
+    Raises:
+        FileNotFoundError: a part was compacted away.
+        OSError: the table could not be read.
+        ValueError: a part is no Parquet file or lacks a column.
+    """
+    parts = table.parts(output_url)
+    sizes = _known(output_url)
+    known = [part for part in parts if part.relative_path in sizes]
+    loose = [part for part in parts if part.relative_path not in sizes]
+    dropped = _superseded(known, loose, sum(table.part_size(part).rows for part in loose))
+    for part in parts:
+        rows = table.read_part(part, columns)
+        keep = np.ones(len(rows), np.bool_)
+        keep[dropped.get(part.uri, [])] = False
+        yield rows.filter(pa.array(keep))
+
+
 def _known(output_url: str) -> dict[str, Size]:
     """Sizes of the parts each of which is known to share no image with another one of these.
 

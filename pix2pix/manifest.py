@@ -174,6 +174,16 @@ def write(
     return counts
 
 
+def archive(output_url: str) -> str | None:
+    """The URL of the archive that the output is of; None if it is of none yet.
+
+    Raises:
+        OSError: the index could not be read.
+    """
+    url = storage.join(output_url, FOLDER, INDEX)
+    return json.loads(storage.read(url))["archive"] if storage.exists(url) else None
+
+
 def _is_of(index_url: str, archive: str) -> bool:
     """Whether the output is of this archive; False if it is of none yet.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 
 CELL_PIXELS = 384  # longer side of a photograph on a sheet
@@ -83,6 +84,37 @@ def sheet(rows: list[Row], columns: tuple[str, ...]) -> bytes:
         axes[place][0].set_ylabel(row.title, fontsize=8)
     for axis, name in zip(axes[0], columns, strict=True):
         axis.set_title(name)
+    return _png(figure)
+
+
+def noise(before: NDArray[np.int64], after: NDArray[np.int64], bin_levels: float) -> bytes:
+    """A PNG of two histograms over each other: the noise of photographs before and after.
+
+    Args:
+        before: How many photographs are in each bin, from 0 on; the last has all that is above.
+        after: Likewise.
+        bin_levels: Width of a bin, in levels of 255.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    both = (before + after).cumsum()
+    shown = int(np.searchsorted(both, 0.995 * both[-1])) + 2  # no long empty tail
+    joined = max(1, shown // 50)  # bins that share a bar
+    starts = np.arange(0, min(shown, len(before)), joined)
+    edges = np.append(starts, starts[-1] + joined) * bin_levels
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axis = figure.subplots()
+    for counts, color, name in ((before, GREY, "before"), (after, BLUE, "after")):
+        bars = np.add.reduceat(counts, starts)  # the last has the tail
+        axis.stairs(bars, edges, fill=True, color=color, alpha=0.35)
+        axis.stairs(bars, edges, color=color, label=name)
+    axis.set_xlabel("noise level (sigma, of 255 levels)")
+    axis.set_ylabel("photographs")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlim(0, edges[-1])
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
 

@@ -17,6 +17,7 @@ from pix2pix import ids, manifest, metrics, storage
 from pix2pix.compaction import compact as compact
 from pix2pix.compaction import is_full as is_full
 from pix2pix.compaction import merged as merged
+from pix2pix.compaction import newest as newest
 from pix2pix.table import FAILURE_CLASSES as FAILURE_CLASSES
 from pix2pix.table import LARGEST_EMBEDDED as LARGEST_EMBEDDED
 from pix2pix.table import SCHEMA as SCHEMA

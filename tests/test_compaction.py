@@ -72,9 +72,13 @@ def test_compacting_leaves_the_newest_row_of_each_image_whatever_came_before(
                 age = (each["finished_at"], each["attempt"])
                 files[each["message"]] = each["denoised"]
                 newest[each["relative_path"]] = max(age, newest.get(each["relative_path"], age))
+            columns = ["relative_path", "finished_at", "attempt"]
+            seen = [e for part in compaction.newest(output, columns) for e in part.to_pylist()]
             compaction.compact(output)
             tables = list(table.rows(output, table.SCHEMA.names))
             found = [each for part in tables for each in part.to_pylist()]
+            assert sorted(newest) == sorted(each["relative_path"] for each in seen)
+            assert all(newest[e["relative_path"]] == (e["finished_at"], e["attempt"]) for e in seen)
             ages = {each["relative_path"]: (each["finished_at"], each["attempt"]) for each in found}
             assert newest == ages
             assert len(found) == len(newest)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
-    {"xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
+    {"markup", "xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
     {"mosaic", "cameras"},
     {"noise", "fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
     {"local"},
@@ -21,11 +21,12 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"lists", "table"},
     {"manifest", "compaction"},
     {"status", "harm"},
-    {"pairs", "report", "denoiser", "source", "summary"},
+    {"pairs", "report", "denoiser", "source", "summary", "outcome"},
     {"gan", "stages", "photographs"},
     {"patches"},
-    {"worker", "denoising", "verification", "estimate", "single"},
-    {"training", "evaluation"},
+    {"worker", "denoising", "verification", "estimate", "single", "crops", "run_page"},
+    {"training", "evaluation", "output_page"},
+    {"pages"},
     {"cli"},
 )
 
@@ -63,8 +64,8 @@ def _loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_pix2pix_loads_neither_tensorflow_nor_ray() -> None:
-    light = ("cli", "settings", "storage", "images", "metrics", "pairs", "manifest", "status")
-    statement = f"import pix2pix\nfrom pix2pix import {', '.join(light)}"
+    light = "cli, settings, storage, images, metrics, pairs, manifest, status, pages"
+    statement = f"import pix2pix\nfrom pix2pix import {light}"
     assert _loaded_by(statement).isdisjoint({"tensorflow", "ray", "keras"})
 
 

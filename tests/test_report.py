@@ -18,6 +18,24 @@ def test_a_sheet_shows_the_photographs_it_is_given() -> None:
     assert min(shares) > 0.15
 
 
+def test_the_histogram_has_each_noise_level_at_its_place() -> None:
+    before, after = np.zeros(256, int), np.zeros(256, int)
+    before[40], after[4] = 9, 9
+    pixels = np.asarray(Image.open(io.BytesIO(report.noise(before, after, 0.25))).convert("RGB"))
+    fills = ((177, 207, 229), (207, 207, 207))  # a third of blue for after, of grey for before
+    blue, grey = (np.nonzero((abs(pixels - np.array(fill)) < 3).all(2))[1] for fill in fills)
+    assert len(blue) > 500
+    assert len(grey) > 500
+    zero = 43  # where the axis begins
+    assert abs((np.median(grey) - zero) / (np.median(blue) - zero) - 40.5 / 4.5) < 0.2
+
+
+def test_a_histogram_may_be_of_one_photograph_beyond_its_end() -> None:
+    counts = np.zeros(256, int)
+    counts[-1] = 1
+    assert Image.open(io.BytesIO(report.noise(counts, counts, 0.25))).size == (900, 300)
+
+
 def test_curves_are_a_picture_of_any_history() -> None:
     names = (*("psnr_db", "noisy_psnr_db", "ssim", "noisy_ssim"), "l1_loss", "adversarial_loss")
     row = dict.fromkeys((*names, "discriminator_loss"), 0.5)
