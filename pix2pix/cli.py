@@ -94,6 +94,9 @@ def train(
     clean: Annotated[
         list[str], typer.Option(help="Also train on these clean photographs, with added noise.")
     ] = [],  # noqa: B006 - read only; Typer wants a list
+    start: Annotated[
+        str | None, typer.Option(help="Begin with the weights of this checkpoint (or best, fast).")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
     gpu: Gpu = False,
     max_failures: Annotated[
@@ -112,7 +115,7 @@ def train(
 
     with cluster.joined(verbose):
         done = training.trained(
-            pairs, run, wanted, workers, gpu, max_failures, cluster.printed, tuple(clean)
+            pairs, run, wanted, workers, gpu, max_failures, cluster.printed, tuple(clean), start
         )
     best = done.best
     cluster.printed(

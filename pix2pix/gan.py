@@ -207,6 +207,15 @@ class Gan:
         }
         np.savez(state / OPTIMIZERS, allow_pickle=False, **values)
 
+    def start(self, folder: Path) -> None:
+        """Begins with a checkpoint's weights; optimizers and discriminator stay as they are.
+
+        Args:
+            folder: A local checkpoint of the same generator; its state isn't needed.
+        """
+        for network in (self.generator, self.averaged):
+            network.load_weights(folder / checkpoints.WEIGHTS)
+
     def restore(self, folder: Path) -> None:
         """Takes over what `save` wrote, so that the next step is the one that would have come.
 

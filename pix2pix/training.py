@@ -25,6 +25,7 @@ class Job:
     data_fingerprint: str
     gpu: bool
     lines: Any  # a ray.util.queue.Queue
+    start: tuple[str, str] | None = None  # a checkpoint to begin with, and its weights' SHA-256
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def trained(
     max_failures: int = 3,
     show: Callable[[str], None] = print,
     clean_urls: tuple[str, ...] = (),
+    start_url: str | None = None,
 ) -> Trained:
     """Trains a run to its end, going on where an earlier call with the same arguments stopped.
 
@@ -59,6 +61,8 @@ def trained(
         show: Takes the progress lines.
         clean_urls: Folders of clean photographs, which are trained on with added noise in the
             shares that the settings say.
+        start_url: A checkpoint whose weights the run begins with (see `checkpoints.resolved`); the
+            learning rates and the discriminator begin anew.
 
     Raises:
         pairs.BadPairs: pairs or photographs that can't be used, each named.
@@ -77,6 +81,7 @@ def trained(
             "come from them; give a share, or leave --clean out"
         )
     run_url = storage.absolute(run_url)
+    start = _start(start_url, wanted) if start_url else None
     cpus = cluster.cpus_per_worker(workers, gpu)
     training, validation = pairs.split(pairs.found(pairs_url), wanted)
     show(
@@ -92,7 +97,7 @@ def trained(
         data = hashlib.sha256(both.encode()).hexdigest()
     _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
-        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines)
+        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines, start)
         ended = _fit(job, workers, cpus, gpu, max_failures)
     if ended["not_finite"]:
         raise FloatingPointError(
@@ -106,6 +111,22 @@ def trained(
     with tempfile.TemporaryDirectory() as folder:
         best = checkpoints.fetched(run_url, folder)
     return Trained(run_url, best, ended["epochs"])
+
+
+def _start(url: str, wanted: Settings) -> tuple[str, str]:
+    """The URL of a checkpoint to begin with, and the SHA-256 of its weights.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: it holds another generator than the one that is wanted.
+    """
+    url, sha256 = checkpoints.identified(url)
+    made_with = settings.from_json(storage.read(f"{url}/{checkpoints.SETTINGS}").decode())
+    names = ("generator", "width", "levels", "blocks")
+    if others := [name for name in names if getattr(made_with, name) != getattr(wanted, name)]:
+        asked = ", ".join(f"--{name} {getattr(made_with, name)}" for name in others)
+        raise ValueError(f"start={url} holds another generator than is wanted: give {asked}")
+    return url, sha256
 
 
 def _begin(run_url: str, wanted: Settings, data: str) -> None:

@@ -145,6 +145,8 @@ class Worker:
     def resume(self) -> None:
         """Takes over the run's latest checkpoint, both optimizers included, if there is one.
 
+        A run without one begins with the weights that it was told to start from, if any.
+
         Raises:
             RuntimeError: not all workers see the same checkpoint.
         """
@@ -154,6 +156,10 @@ class Worker:
                 told = json.loads(Path(folder, checkpoints.STATE, PROGRESS).read_text())
                 known = {item.name for item in fields(Progress)}  # an older version knew others
                 self.progress = Progress(**{n: value for n, value in told.items() if n in known})
+            elif self.job.start is not None:
+                url, sha256 = self.job.start
+                checkpoints.fetched(url, folder, sha256)
+                self.gan.start(Path(folder))
         steps = self._total(np.eye(self.workers)[self.rank] * self.progress.step)
         if np.ptp(steps):
             raise RuntimeError(
@@ -278,6 +284,7 @@ class Worker:
                 "clean_photographs": len(self.job.sources.photographs),
                 "validation_pairs": [pair.name for pair in self.job.validation],
                 "data_fingerprint": self.job.data_fingerprint,
+                "started_from": self.job.start and self.job.start[1],
                 "workers": self.workers,
                 "precision": self.gan.generator.dtype_policy.name,
                 "parameters": self.gan.generator.count_params(),

@@ -219,3 +219,28 @@ def _training_workers() -> list[int]:
             if path.read_bytes().startswith(b"ray::RayTrainWorker"):
                 found += [pid] if parent(parent(pid)) == os.getpid() else []
     return sorted(found)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_weights_it_is_told_to_start_from(
+    one_epoch: Path, tmp_path: Path
+) -> None:
+    still = _with(learning_rate=1e-9, seed=7)
+    done = training.trained(
+        str(SAMPLES / "pairs"), str(tmp_path / "run"), still, start_url=str(one_epoch)
+    )
+    assert done.best["started_from"] == checkpoints.identified(str(one_epoch))[1]
+    before, after = _weights(one_epoch), _weights(tmp_path / "run")
+    names = [name for name in before if name.startswith("generator")]
+    assert names
+    assert max(np.abs(before[name] - after[name]).max() for name in names) < 1e-7
+
+
+def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give --width 4, --levels 2"):
+        training.trained(
+            str(SAMPLES / "pairs"),
+            str(tmp_path),
+            _with(width=8, levels=3),
+            start_url=str(one_epoch),
+        )
