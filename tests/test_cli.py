@@ -90,6 +90,7 @@ def test_evaluation_shows_every_pair_and_leaves_a_sheet(
     assert sheet.height > 2 * sheet.width  # ten rows of three
 
 
+@pytest.mark.slow
 def test_an_exported_checkpoint_has_its_own_scores_and_denoises(
     run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_the_row_of_an_image_holds_its_file_if_asked_for(ran: Ran) -> None:
     assert embedded == hashed | failed
 
 
+@pytest.mark.slow
 def test_a_later_call_that_embeds_nothing_leaves_embedded_what_is(
     ran: Ran, tmp_path: Path, checkpoint: str
 ) -> None:
