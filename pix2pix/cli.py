@@ -178,6 +178,8 @@ def denoise(
     from pix2pix.stages import Way
 
     one = single.is_one(archive, output)
+    if one and embed:
+        raise typer.BadParameter("--embed needs folders: one image alone has no status table")
     try:
         acceptable = summary.budget(max_failed)
         if not one:

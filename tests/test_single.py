@@ -130,3 +130,11 @@ def test_a_photograph_that_fails_exits_as_a_job_whose_only_image_failed(
     assert (done.returncode, done.stderr) == (4, "")
     assert done.stdout.startswith(f"{tmp_path / 'broken.jpg'}: failed: ")
     assert not (tmp_path / "out.jpg").exists()
+
+
+def test_one_image_has_no_row_to_embed_it_in(photo: Path, checkpoint: str) -> None:
+    command = [sys.executable, "-c", "from pix2pix import cli; cli.main()", "denoise", str(photo)]
+    options = [str(photo.with_name("out.png")), "--checkpoint", checkpoint, "--embed"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--embed needs folders" in done.stderr
