@@ -14,9 +14,6 @@ FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's 
 LINES_SHOWN = 30  # of what was muffled, if something breaks
 CPUS_PER_ACTOR = 4.0  # of a large node: more cores speed one process up ever less
 CPUS_OF_SOURCE = 0.1  # it only hands out
-# Ray ends processes that idle for a second, if there are more than CPUs (actors count). Those that
-# cut training patches wait longer than that for the next, and a new one costs 3 s of a core
-IDLE_SECONDS = 600
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -68,14 +65,12 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
         # it is another one or long dead, and then waits 16 s in vain: so we have our own folder
         os.environ.setdefault("RAY_TMPDIR", FOLDER)
         os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
-    milliseconds = IDLE_SECONDS * 1000
     ray.init(
         address=address or "local",
         include_dashboard=None if address else False,
         log_to_driver=level == logging.INFO,
         logging_level=level,
         runtime_env={"env_vars": variables},
-        _system_config=None if address else {"idle_worker_killing_time_threshold_ms": milliseconds},
     )
     try:
         yield
