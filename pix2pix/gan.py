@@ -1,6 +1,7 @@
 """Both networks, both optimizers and the step that trains them in turn."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,20 @@ from pix2pix.settings import Settings
 
 LOSSES = ("generator_loss", "l1_loss", "adversarial_loss", "discriminator_loss")
 OPTIMIZERS = "optimizers.npz"
+GENERATOR = "generator.weights.h5"  # in the state: the weights that learn, where others are kept
 DISCRIMINATOR = "discriminator.weights.h5"
+CONTENT = {"l1": losses.l1, "charbonnier": losses.charbonnier}
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's, for gradients that have been added up over the workers before.
+
+    Its own sum comes after its clipping, which would make what is learned depend on how many
+    workers share a batch.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
+        return grads_and_vars
 
 
 class Gan:
@@ -20,24 +34,38 @@ class Gan:
     Args:
         settings: What decides what is learned.
         strategy: Where the variables live and how workers add up their gradients.
+
+    Attributes:
+        generator: What learns.
+        averaged: What denoises: its weights are running averages of the generator's; the generator
+            itself where `settings.averaging` is 0.
+        discriminator: None where `settings.judged` is false.
     """
 
     def __init__(self, settings: Settings, strategy: tf.distribute.Strategy) -> None:
         keras.utils.set_random_seed(settings.seed)
         keras.config.set_dtype_policy(denoiser.dtype_policy(settings.precision))
         self.settings, self.strategy = settings, strategy
+        self.discriminator: Any = None
         with strategy.scope():
             self.generator = networks.generator(settings)
-            self.discriminator = networks.discriminator(settings.discriminator_width)
-            self.optimizers = []
-            self.rates = (settings.learning_rate, settings.discriminator_learning_rate)
-            for network, rate in zip((self.generator, self.discriminator), self.rates, strict=True):
-                optimizer = keras.optimizers.Adam(rate, settings.beta_1)
+            learners = [(self.generator, settings.learning_rate)]
+            if settings.judged:
+                self.discriminator = networks.discriminator(settings.discriminator_width)
+                learners.append((self.discriminator, settings.discriminator_learning_rate))
+            self.averaged = self.generator
+            if settings.averaging > 0:
+                self.averaged = networks.generator(settings)
+                self.averaged.set_weights(self.generator.get_weights())
+            self.optimizers, self.rates = [], [rate for _, rate in learners]
+            for network, rate in learners:
+                optimizer = Adam(rate, settings.beta_1)
                 optimizer.build(network.trainable_variables)
                 self.optimizers.append(optimizer)
+        self.rate_share = 1.0
         self._step = tf.function(self._step_of_all, reduce_retracing=True)
 
-    def step(self, noisy: np.ndarray, clean: np.ndarray) -> tf.Tensor:
+    def step(self, noisy: np.ndarray, clean: np.ndarray, judged: bool = True) -> tf.Tensor:
         """Trains the discriminator once, then the generator once (Isola et al. 2017, 3.3).
 
         Every worker must call it as often as the others; it returns when all have.
@@ -45,33 +73,44 @@ class Gan:
         Args:
             noisy: This worker's patches, uint8 (batch / workers, height, width, 3), RGB.
             clean: Their counterparts.
+            judged: Whether the discriminator takes part, if there is one; the same on all workers.
 
         Returns:
             float32 (4,): the `LOSSES`, means over the batches of all workers.
         """
-        return self._step(tf.constant(noisy), tf.constant(clean))
+        judged = judged and self.discriminator is not None
+        rate_share = tf.constant(self.rate_share, tf.float32)
+        return self._step(tf.constant(noisy), tf.constant(clean), rate_share, judged)
 
-    def _step_of_all(self, noisy: tf.Tensor, clean: tf.Tensor) -> tf.Tensor:
-        parts = self.strategy.run(self._step_of_one, args=(noisy, clean))
+    def _step_of_all(
+        self, noisy: tf.Tensor, clean: tf.Tensor, rate_share: tf.Tensor, judged: bool
+    ) -> tf.Tensor:
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.learning_rate = rate * rate_share
+        parts = self.strategy.run(self._step_of_one, args=(noisy, clean, judged))
+        self._average()
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
 
-    def _step_of_one(self, noisy_levels: tf.Tensor, clean_levels: tf.Tensor) -> tf.Tensor:
+    def _step_of_one(
+        self, noisy_levels: tf.Tensor, clean_levels: tf.Tensor, judged: bool
+    ) -> tf.Tensor:
         settings, workers = self.settings, self.strategy.num_replicas_in_sync
         noisy = tf.cast(noisy_levels, tf.float32) / 127.5 - 1.0
         clean = tf.cast(clean_levels, tf.float32) / 127.5 - 1.0
         adversarial, discrimination = tf.constant(0.0), tf.constant(0.0)
         with tf.GradientTape() as tape:
             denoised = self.generator(noisy, training=True)
-            if settings.adversarial_weight > 0:
+            if judged:
                 with tape.stop_recording():
                     discrimination = self._train_discriminator(noisy, clean, denoised)
                 logits = self.discriminator([noisy, denoised], training=True)
                 adversarial = losses.adversarial(logits)
-            l1 = losses.l1(clean, denoised)
-            total = settings.adversarial_weight * adversarial + settings.l1_weight * l1
-            share = total / workers  # the optimizer adds the workers' gradients up
-        variables = self.generator.trainable_variables
-        self.optimizers[0].apply(tape.gradient(share, variables), variables)
+            content = CONTENT[settings.content_loss](clean, denoised)
+            total = settings.adversarial_weight * adversarial + settings.l1_weight * content
+        gradients = tape.gradient(total, self.generator.trainable_variables)
+        weights = settings.l1_weight + (settings.adversarial_weight if judged else 0.0)
+        self._learn(0, self.generator, gradients, weights or 1.0)
+        l1 = losses.l1(clean, denoised)
         return tf.stack([total, l1, adversarial, discrimination]) / workers
 
     def _train_discriminator(
@@ -82,28 +121,57 @@ class Gan:
                 self.discriminator([noisy, clean], training=True),
                 self.discriminator([noisy, denoised], training=True),
             )
-            share = loss / self.strategy.num_replicas_in_sync
-        variables = self.discriminator.trainable_variables
-        self.optimizers[1].apply(tape.gradient(share, variables), variables)
+        gradients = tape.gradient(loss, self.discriminator.trainable_variables)
+        self._learn(1, self.discriminator, gradients, 1.0)
         return loss
 
+    def _learn(
+        self, place: int, network: keras.Model, gradients: list[tf.Tensor], weights: float
+    ) -> None:
+        """Changes a network by the mean of the workers' gradients, clipped.
+
+        Args:
+            place: The optimizer's number.
+            network: What learns.
+            gradients: Of this worker's mean loss, one for each trainable variable.
+            weights: The sum of the weights of the losses.
+        """
+        context = tf.distribute.get_replica_context()
+        share = 1 / self.strategy.num_replicas_in_sync
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [share * g for g in gradients])
+        if self.settings.clip_norm > 0:
+            summed, _ = tf.clip_by_global_norm(summed, self.settings.clip_norm * weights)
+        self.optimizers[place].apply(summed, network.trainable_variables)
+
+    def _average(self) -> None:
+        """Moves the averaged weights towards the generator's; faster in the first steps."""
+        if self.averaged is self.generator:
+            return
+        step = tf.cast(self.optimizers[0].iterations, tf.float32)  # 1 after the first
+        kept = tf.minimum(self.settings.averaging, (1 + step) / (10 + step))
+        for average, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
+            average.assign(weight + kept * (average - weight))
+
     def learn_at(self, share: float) -> None:
-        """Sets the learning rates of both optimizers to a share of those in the settings."""
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            optimizer.learning_rate = rate * share
+        """Sets the learning rates from the next step on, as a share of those in the settings."""
+        self.rate_share = share
 
     def is_finite(self) -> bool:
         """Whether all that a checkpoint would hold is finite."""
-        kept = [*self.generator.variables, *self.discriminator.variables]
+        kept = [*self.generator.variables, *self.averaged.variables]
+        kept += self.discriminator.variables if self.discriminator else []
         kept += [variable for optimizer in self.optimizers for variable in optimizer.variables]
         return all(np.isfinite(np.asarray(variable, np.float64)).all() for variable in kept)
 
     def save(self, folder: Path) -> None:
-        """Writes generator, discriminator and optimizers into a local checkpoint folder."""
+        """Writes into a local checkpoint folder what denoises, and beside it what learns."""
         state = folder / checkpoints.STATE
         state.mkdir(parents=True, exist_ok=True)
-        self.generator.save_weights(folder / checkpoints.WEIGHTS)
-        self.discriminator.save_weights(state / DISCRIMINATOR)
+        self.averaged.save_weights(folder / checkpoints.WEIGHTS)
+        if self.averaged is not self.generator:
+            self.generator.save_weights(state / GENERATOR)
+        if self.discriminator:
+            self.discriminator.save_weights(state / DISCRIMINATOR)
         values = {
             f"{index}/{place}": np.asarray(variable)
             for index, optimizer in enumerate(self.optimizers)
@@ -114,12 +182,20 @@ class Gan:
     def restore(self, folder: Path) -> None:
         """Takes over what `save` wrote, so that the next step is the one that would have come.
 
+        What `learn_at` has set is no part of it: it follows from the step.
+
         Raises:
             ValueError: the folder holds other networks.
         """
         state = folder / checkpoints.STATE
-        self.generator.load_weights(folder / checkpoints.WEIGHTS)
-        self.discriminator.load_weights(state / DISCRIMINATOR)
+        self.averaged.load_weights(folder / checkpoints.WEIGHTS)
+        if self.averaged is not self.generator:  # 0.1.0 and before wrote no averages
+            learning = state / GENERATOR
+            self.generator.load_weights(
+                learning if learning.exists() else folder / checkpoints.WEIGHTS
+            )
+        if self.discriminator:
+            self.discriminator.load_weights(state / DISCRIMINATOR)
         with np.load(state / OPTIMIZERS) as values:
             for index, optimizer in enumerate(self.optimizers):
                 for place, variable in enumerate(optimizer.variables):

@@ -1,10 +1,12 @@
-"""The objectives: sigmoid cross-entropy against the discriminator, and the mean absolute error.
+"""The objectives: sigmoid cross-entropy against the discriminator, and two content losses.
 
 Each is a mean over one worker's patches. Their weights have names in `Settings`:
-generator loss = adversarial_weight * adversarial + l1_weight * l1.
+generator loss = adversarial_weight * adversarial + l1_weight * content.
 """
 
 import tensorflow as tf
+
+CHARBONNIER_EPSILON = 2e-3  # in [-1, 1]: a quarter of an 8-bit level
 
 
 def l1(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
@@ -21,6 +23,23 @@ def l1(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
         Isola et al. 2017, equation 3.
     """
     return tf.reduce_mean(tf.abs(clean - denoised))
+
+
+def charbonnier(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
+    """A mean absolute error that is smooth around 0: sqrt(error^2 + epsilon^2).
+
+    Args:
+        clean: float32 (batch, height, width, 3) in [-1, 1].
+        denoised: The same shape.
+
+    Returns:
+        float32 scalar, never below epsilon, which is 2e-3 here: 1e-3 of the range [0, 1].
+
+    Source:
+        Lai et al., "Deep Laplacian Pyramid Networks" (LapSRN), CVPR 2017, 3.2
+        (https://arxiv.org/abs/1704.03915), where epsilon is 1e-3.
+    """
+    return tf.reduce_mean(tf.sqrt(tf.square(clean - denoised) + CHARBONNIER_EPSILON**2))
 
 
 def adversarial(candidate_logits: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 GENERATORS = ("residual", "unet")
 PRECISIONS = ("auto", "float32", "bfloat16")
+CONTENT_LOSSES = ("l1", "charbonnier")
+SCHEDULES = ("cosine", "linear")
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
 
@@ -33,22 +35,36 @@ class Settings:
         1, "residual: blocks per level on the way down and on the way up"
     )  # ours
     discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
-    # losses: total = adversarial_weight * cross-entropy + l1_weight * mean absolute error
+    # losses: total = adversarial_weight * cross-entropy + l1_weight * content loss
     adversarial_weight: float = _setting(1.0, "weight of the adversarial loss; 0: none")  # 3.3
-    l1_weight: float = _setting(
-        100.0, "weight of the mean absolute error in [-1, 1]"
-    )  # 3.3, lambda
+    adversarial_start: float = _setting(
+        0.0, "share of training before the discriminator joins; until then it costs nothing"
+    )  # paper: from the first step
+    content_loss: str = _setting("l1", "mean absolute error (l1), or charbonnier")  # 3.3
+    l1_weight: float = _setting(100.0, "weight of the content loss, in [-1, 1]")  # 3.3, lambda
     # optimisation
     learning_rate: float = _setting(2e-4, "Adam's learning rate, generator")  # 6.2
     discriminator_learning_rate: float = _setting(2e-4, "the same of the discriminator")  # 6.2
     beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
+    warm_up_steps: int = _setting(
+        100, "steps in which the rate rises from 0 in a line"
+    )  # ours; paper: none
+    schedule: str = _setting(
+        "cosine", "how the rate falls to 0: cosine or linear"
+    )  # ours, SGDR (Loshchilov, Hutter 2017); the pix2pix authors' code: linear
     decay_start: float = _setting(
-        0.5, "share of training after which the rate falls to 0; 1: never"
-    )
+        0.0, "share of training after which the rate falls; 1: never"
+    )  # ours; the authors' code: 0.5
+    clip_norm: float = _setting(
+        1.0, "largest norm of a network's gradient, of losses whose weights sum to 1; 0: any"
+    )  # ours (Pascanu et al. 2013); paper: any
+    averaging: float = _setting(
+        0.999, "share of the averaged weights kept in each step, these are what denoises; 0: none"
+    )  # ours, as Karras et al. 2018 average generators; paper: none
     batch: int = _setting(16, "patches per step, over all workers together")  # paper: 1 to 10
     epochs: int = _setting(200, "passes over the training pairs")  # 6.2, facades
     limit_seconds: float = _setting(
-        0.0, "end with the epoch nearest to so many seconds; 0: no limit"
+        0.0, "end after about so many seconds, the last epoch cut short; 0: no limit"
     )
     seed: int = _setting(0, "seed of the weights, of the patches and of their order")  # ours
     precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
@@ -63,9 +79,12 @@ class Settings:
         for name in ("width", "levels", "blocks", "discriminator_width", "batch", "epochs",
                      "crop_pixels", "patches_per_pair"):  # fmt: skip
             self._rule(getattr(self, name) >= 1, name, "at least 1")
-        self._rule(self.generator in GENERATORS, "generator", f"one of {', '.join(GENERATORS)}")
-        self._rule(self.precision in PRECISIONS, "precision", f"one of {', '.join(PRECISIONS)}")
-        for name in ("adversarial_weight", "l1_weight", "limit_seconds"):
+        names = {"generator": GENERATORS, "precision": PRECISIONS,
+                 "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
+        for name, known in names.items():
+            self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
+        self._rule(self.warm_up_steps >= 0, "warm_up_steps", "0 or a positive number")
+        for name in ("adversarial_weight", "l1_weight", "limit_seconds", "clip_norm"):
             self._rule(0 <= getattr(self, name) < float("inf"), name, "0 or a positive number")
         self._rule(
             self.adversarial_weight + self.l1_weight > 0, "l1_weight",
@@ -73,8 +92,10 @@ class Settings:
         )  # fmt: skip
         for name in ("learning_rate", "discriminator_learning_rate"):
             self._rule(0 < getattr(self, name) < 1, name, "between 0 and 1")
-        self._rule(0 <= self.beta_1 < 1, "beta_1", "at least 0 and below 1")
-        self._rule(0 <= self.decay_start <= 1, "decay_start", "between 0 and 1")
+        for name in ("beta_1", "averaging"):
+            self._rule(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
+        for name in ("decay_start", "adversarial_start"):
+            self._rule(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
         multiple = self.pixel_multiple
         self._rule(
             self.crop_pixels % multiple == 0, "crop_pixels",
@@ -88,6 +109,11 @@ class Settings:
     def _rule(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
             raise ValueError(f"{name}={getattr(self, name)!r} must be {rule}")
+
+    @property
+    def judged(self) -> bool:
+        """Whether a discriminator ever judges the generator; without, none is built."""
+        return self.adversarial_weight > 0
 
     @property
     def pixel_multiple(self) -> int:

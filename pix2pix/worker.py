@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ class Progress:
     epoch: int = 0  # finished ones
     step: int = 0
     seconds: float = 0.0  # of all starts together, as the workers agreed
-    epoch_seconds: float = 0.0  # of the last one
+    closing_seconds: float = 0.0  # of the last epoch, to validate
     best_psnr_db: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -69,22 +69,50 @@ def worked(job: "Job") -> dict[str, Any]:
 
 
 def finished(progress: Progress, run: Settings) -> bool:
-    """Whether all epochs are done, or another would end further from the time limit than now."""
-    late = progress.seconds + progress.epoch_seconds / 2 >= run.limit_seconds > 0
-    return progress.epoch >= run.epochs or late
+    """Whether all epochs are done, or the time is over."""
+    return progress.epoch >= run.epochs or seconds_left(progress, run) <= 0
 
 
-def rate_share(progress: Progress, run: Settings) -> float:
-    """The share of the learning rates for the next epoch: 1 at first, then falling to 0 in a line.
+def seconds_left(progress: Progress, run: Settings) -> float:
+    """Seconds to train on before the run must validate for the last time; may be infinite."""
+    if run.limit_seconds == 0:
+        return math.inf
+    return run.limit_seconds - progress.closing_seconds - progress.seconds
+
+
+def share_done(progress: Progress, run: Settings, step: int, steps: int, seconds: float) -> float:
+    """How much of a run is behind it, from 0 to 1: its steps or its time, what is further.
+
+    Args:
+        progress: As it was when this epoch began.
+        run: `limit_seconds`.
+        step: Of the whole run, from 0.
+        steps: Of the whole run.
+        seconds: Since this epoch began, the same on all workers.
+    """
+    left = seconds_left(progress, run)
+    timed = (progress.seconds + seconds) / (progress.seconds + left) if left > 0 else 1.0
+    return min(1.0, max(step / steps, timed))
+
+
+def rate_share(done: float, step: int, run: Settings) -> float:
+    """The share of the learning rates for a step: rises in a line, then falls to 0.
+
+    Args:
+        done: See `share_done`.
+        step: Of the whole run, from 0.
+        run: `warm_up_steps`, `schedule` and `decay_start`.
 
     Source:
-        The pix2pix authors' code (https://github.com/phillipi/pix2pix and its PyTorch successor):
-        constant for the first half, linear to zero over the second.
+        Linear after `decay_start`: the pix2pix authors' code (https://github.com/phillipi/pix2pix
+        and its PyTorch successor: 0.5). Cosine: Loshchilov, Hutter, "SGDR", ICLR 2017, equation 5
+        without restarts (https://arxiv.org/abs/1608.03983).
     """
-    done = progress.epoch / run.epochs
-    if run.limit_seconds > 0:
-        done = max(done, progress.seconds / run.limit_seconds)
-    return 1.0 if done <= run.decay_start else max(0.0, 1 - done) / (1 - run.decay_start)
+    warm = min(1.0, (step + 1) / run.warm_up_steps) if run.warm_up_steps else 1.0
+    if done <= run.decay_start:
+        return warm
+    fallen = (done - run.decay_start) / (1 - run.decay_start)
+    return warm * (1 - fallen if run.schedule == "linear" else (1 + math.cos(math.pi * fallen)) / 2)
 
 
 class Worker:
@@ -105,8 +133,8 @@ class Worker:
                 "must see one; train with --gpu, or with CUDA_VISIBLE_DEVICES set to nothing"
             )
         self.gan = Gan(job.settings, self.strategy)
-        self.denoiser = denoiser.Denoiser(self.gan.generator, job.settings)
-        self.progress = Progress()
+        self.denoiser = denoiser.Denoiser(self.gan.averaged, job.settings)
+        self.progress, self.epoch_seconds = Progress(), 0.0
         self.noisy_scores: np.ndarray | None = None
 
     def tell(self, line: str) -> None:
@@ -123,8 +151,9 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             if checkpoints.state(self.job.run_url, folder) is not None:
                 self.gan.restore(Path(folder))
-                text = Path(folder, checkpoints.STATE, PROGRESS).read_text()
-                self.progress = Progress(**json.loads(text))
+                told = json.loads(Path(folder, checkpoints.STATE, PROGRESS).read_text())
+                known = {item.name for item in fields(Progress)}  # an older version knew others
+                self.progress = Progress(**{n: value for n, value in told.items() if n in known})
         steps = self._total(np.eye(self.workers)[self.rank] * self.progress.step)
         if np.ptp(steps):
             raise RuntimeError(
@@ -135,38 +164,44 @@ class Worker:
             self.tell(f"going on after epoch {self.progress.epoch}, step {self.progress.step}")
 
     def trained_epoch(self) -> tuple[np.ndarray, str]:
-        """Trains one epoch.
+        """Trains one epoch, or until the run's time is over.
 
         Returns:
             The means of the `LOSSES` over the epoch and all workers, and a sentence if one of them
             is not finite (the epoch is then left at once).
         """
         run, progress, job = self.job.settings, self.progress, self.job
-        self.gan.learn_at(rate_share(progress, run))
-        sums, steps, begun = np.zeros(len(LOSSES)), 0, time.monotonic()
-        told = begun
-        visits = pairs.visits(job.training, run, progress.epoch, self.rank, self.workers)
-        for noisy, clean in visits:
+        epoch_steps = pairs.visits_per_epoch(job.training, run) * run.patches_per_pair
+        sums, steps, told = tf.zeros(len(LOSSES)), 0, time.monotonic()
+        begun, seconds = told, 0.0
+        for noisy, clean in pairs.visits(
+            job.training, run, progress.epoch, self.rank, self.workers
+        ):
+            if run.limit_seconds > 0:  # what depends on time needs one clock
+                seconds = self._mean(time.monotonic() - begun)
+                if steps and seconds >= seconds_left(progress, run):
+                    break
             for patches in zip(noisy, clean, strict=True):
-                sums += self.gan.step(*patches).numpy()
+                step = progress.step + steps
+                done = share_done(progress, run, step, run.epochs * epoch_steps, seconds)
+                self.gan.learn_at(rate_share(done, step, run))
+                sums += self.gan.step(*patches, judged=done >= run.adversarial_start)
                 steps += 1
-            if not np.isfinite(sums).all():
+            if not np.isfinite(sums).all():  # waits for the steps: a GPU may be some behind
                 names = [
                     n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)
                 ]
                 place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
                 return sums, f"{' and '.join(names)} is not a finite number in {place}"
-            share = steps / (pairs.visits_per_epoch(job.training, run) * run.patches_per_pair)
-            if share < 1 and time.monotonic() - told > SECONDS_PER_LINE:
+            if steps < epoch_steps and time.monotonic() - told > SECONDS_PER_LINE:
                 told = time.monotonic()
                 self.tell(
-                    f"epoch {progress.epoch + 1}/{run.epochs}  {share:4.0%}  "
+                    f"epoch {progress.epoch + 1}/{run.epochs}  {steps / epoch_steps:4.0%}  "
                     f"{steps / (told - begun):.2f} steps/s  L1 {sums[1] / steps:.4f}"
                 )
-        seconds = self._total([time.monotonic() - begun])[0] / self.workers
+        self.epoch_seconds = self._mean(time.monotonic() - begun)
         progress.step += steps
-        progress.epoch_seconds = float(seconds)
-        return sums / steps, ""
+        return sums.numpy() / steps, ""
 
     def close_epoch(self, losses: np.ndarray) -> str:
         """Validates, then writes checkpoint, history and scalars of the epoch just trained.
@@ -176,15 +211,13 @@ class Worker:
         """
         run, progress = self.job.settings, self.progress
         begun = time.monotonic()
-        rate = run.learning_rate * rate_share(progress, run)
-        training_seconds = progress.epoch_seconds
-        steps = pairs.visits_per_epoch(self.job.training, run) * run.patches_per_pair
+        steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
         scores = self.scores()
         if not (math.isfinite(scores["psnr_db"]) and self.gan.is_finite()):
             return f"a weight or an output is not a finite number after epoch {progress.epoch + 1}"
         progress.epoch += 1
-        progress.epoch_seconds += float(self._total([time.monotonic() - begun])[0]) / self.workers
-        progress.seconds += progress.epoch_seconds
+        progress.closing_seconds = self._mean(time.monotonic() - begun)
+        progress.seconds += self.epoch_seconds + progress.closing_seconds
         best = scores["psnr_db"] > progress.best_psnr_db
         progress.best_psnr_db = max(progress.best_psnr_db, scores["psnr_db"])
         progress.history.append(
@@ -194,8 +227,8 @@ class Worker:
                 **dict(zip(LOSSES, losses.tolist(), strict=True)),
                 **scores,
                 "best": best,
-                "learning_rate": rate,
-                "steps_per_second": steps / training_seconds,
+                "learning_rate": run.learning_rate * self.gan.rate_share,
+                "steps_per_second": steps / self.epoch_seconds,
                 "seconds": progress.seconds,
             }
         )
@@ -205,7 +238,7 @@ class Worker:
         return ""
 
     def scores(self) -> dict[str, float]:
-        """The `SCORES` of the generator as it is: means over all validation images.
+        """The `SCORES` of what would denoise now: means over all validation images.
 
         Each worker denoises its share of them, whole.
         """
@@ -229,6 +262,10 @@ class Worker:
         """The sums of a few numbers over all workers, the same on each."""
         parts = self.strategy.run(tf.identity, args=(tf.constant(values, tf.float64),))
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None).numpy()
+
+    def _mean(self, value: float) -> float:
+        """The mean of a number over all workers, the same on each."""
+        return float(self._total([value])[0]) / self.workers
 
     def _write(self, best: bool) -> None:
         run_url, progress, latest = self.job.run_url, self.progress, self.progress.history[-1]

@@ -44,12 +44,80 @@ def test_a_step_trains_both_networks() -> None:
         assert np.abs(_weights(network) - weights).max() > 1e-5
 
 
-def test_without_adversarial_weight_the_discriminator_rests() -> None:
+def test_without_adversarial_weight_there_is_no_discriminator(tmp_path: Path) -> None:
     gan = _gan(adversarial_weight=0.0)
+    assert gan.discriminator is None
+    assert gan.step(*_patches()).numpy()[2:].tolist() == [0, 0]
+    gan.save(tmp_path)
+    assert not (tmp_path / "state/discriminator.weights.h5").exists()
+
+
+def test_before_it_joins_the_discriminator_rests() -> None:
+    gan, alone = _gan(), _gan(adversarial_weight=0.0)
     before = _weights(gan.discriminator)
-    losses = gan.step(*_patches()).numpy()
+    losses = gan.step(*_patches(), judged=False).numpy()
     np.testing.assert_array_equal(_weights(gan.discriminator), before)
-    assert losses[2:].tolist() == [0, 0]
+    np.testing.assert_allclose(losses, alone.step(*_patches()).numpy(), rtol=1e-6)
+    assert gan.step(*_patches()).numpy()[3] == pytest.approx(np.log(2), abs=0.1)
+
+
+@pytest.mark.parametrize(("clip_norm", "judged"), [(1e-3, False), (1e-3, True)])
+def test_the_whole_gradient_is_clipped_to_the_sum_of_the_weights(
+    clip_norm: float, judged: bool
+) -> None:
+    gan = _gan(clip_norm=clip_norm, l1_weight=3.0, adversarial_weight=0.5)
+    gan.step(*_patches(), judged=judged)
+    momenta = [v for v in gan.optimizers[0].variables if "momentum" in v.path]
+    norm = np.sqrt(sum(np.square(v).sum() for v in momenta))
+    weights = 3.5 if judged else 3
+    assert norm == pytest.approx(0.5 * clip_norm * weights, rel=1e-4)  # beta_1 is 0.5
+
+
+def test_a_gradient_below_the_limit_stays() -> None:
+    ends = []
+    for clip_norm in (0.0, 1e4):
+        gan = _gan(clip_norm=clip_norm)
+        gan.step(*_patches())
+        ends.append(_weights(gan.generator))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-6)
+
+
+def test_averages_follow_the_weights_as_computed_by_hand() -> None:
+    gan = _gan(averaging=0.2)
+    average = _weights(gan.averaged)
+    for step in (1, 2, 3):
+        gan.step(*_patches(step))
+        kept = min(0.2, (1 + step) / (10 + step))  # 2/11, then 0.2
+        average = kept * average + (1 - kept) * _weights(gan.generator)
+    np.testing.assert_allclose(_weights(gan.averaged), average, rtol=1e-5, atol=1e-8)
+
+
+def test_without_averaging_the_generator_itself_denoises(tmp_path: Path) -> None:
+    gan = _gan(averaging=0.0)
+    gan.step(*_patches())
+    assert gan.averaged is gan.generator
+    gan.save(tmp_path)
+    assert not (tmp_path / "state/generator.weights.h5").exists()
+
+
+def test_charbonnier_is_learned_and_l1_reported() -> None:
+    noisy, clean = _patches()
+    gan = _gan(content_loss="charbonnier", adversarial_weight=0.0, l1_weight=1.0)
+    losses = gan.step(noisy, clean).numpy()
+    error = (noisy.astype(float) - clean) / 127.5
+    assert losses[0] == pytest.approx(np.sqrt(error**2 + 2e-3**2).mean(), rel=1e-5)
+    assert losses[1] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+
+
+def test_the_rate_share_scales_what_a_step_moves() -> None:
+    moved = []
+    for share in (1.0, 0.25):
+        gan = _gan()
+        before = _weights(gan.generator)
+        gan.learn_at(share)
+        gan.step(*_patches())
+        moved.append(np.abs(_weights(gan.generator) - before).max())
+    assert moved[1] == pytest.approx(moved[0] / 4, rel=1e-3)
 
 
 def test_eight_pairs_can_be_learned() -> None:
@@ -69,8 +137,19 @@ def test_a_restored_pair_of_networks_goes_on_as_if_nothing_had_been(tmp_path: Pa
     expected = [gan.step(*_patches(step)).numpy() for step in (7, 8, 9)]
     other = _gan(seed=99)
     other.restore(tmp_path)
+    other.learn_at(0.5)
     restored = [other.step(*_patches(step)).numpy() for step in (7, 8, 9)]
     np.testing.assert_allclose(restored, expected, rtol=1e-5)
+    np.testing.assert_allclose(_weights(other.averaged), _weights(gan.averaged), rtol=1e-5)
+
+
+def test_a_state_from_before_there_were_averages_is_taken_over(tmp_path: Path) -> None:
+    old, new = _gan(averaging=0.0), _gan(seed=99)
+    old.step(*_patches())
+    old.save(tmp_path)
+    new.restore(tmp_path)
+    np.testing.assert_array_equal(_weights(new.generator), _weights(old.generator))
+    np.testing.assert_array_equal(_weights(new.averaged), _weights(old.generator))
 
 
 def test_the_seed_decides_the_first_weights() -> None:

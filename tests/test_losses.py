@@ -12,6 +12,12 @@ def test_l1_is_the_mean_absolute_error() -> None:
     assert float(losses.l1(clean, denoised)) == pytest.approx(0.5)  # (0.5 + 1 + 0) / 3
 
 
+def test_charbonnier_is_the_root_of_the_squared_error_and_epsilon() -> None:
+    clean, denoised = tf.constant([[[[0.0, 0.0]]]]), tf.constant([[[[0.0, 0.0015]]]])
+    expected = (0.002 + 0.0025) / 2  # 0, and 3 : 4 : 5
+    assert float(losses.charbonnier(clean, denoised)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_an_undecided_discriminator_costs_both_sides_ln_2() -> None:
     logits = tf.zeros((2, 30, 30, 1))
     assert float(losses.adversarial(logits)) == pytest.approx(math.log(2))

@@ -24,6 +24,19 @@ def test_settings_of_another_version_are_refused_by_name() -> None:
         settings.from_json('{"depth": 3}')
 
 
+def test_settings_of_an_earlier_version_that_knew_fewer_are_read() -> None:
+    assert settings.from_json('{"width": 16}') == Settings(width=16)
+
+
+def test_the_paper_s_own_training_is_within_reach() -> None:
+    paper = Settings(
+        generator="unet", crop_pixels=256, batch=1, averaging=0, clip_norm=0, warm_up_steps=0,
+        schedule="linear", decay_start=0.5,
+    )  # fmt: skip
+    assert paper.judged
+    assert (paper.content_loss, paper.adversarial_start) == ("l1", 0.0)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().width = 3  # type: ignore[misc]
@@ -42,6 +55,12 @@ def test_settings_cannot_be_changed() -> None:
         ("l1_weight", float("nan"), "0 or a positive number"),
         ("decay_start", 1.5, "between 0 and 1"),
         ("beta_1", 1.0, "below 1"),
+        ("averaging", 1.0, "below 1"),
+        ("adversarial_start", 1.1, "between 0 and 1"),
+        ("warm_up_steps", -1, "0 or a positive number"),
+        ("clip_norm", -1.0, "0 or a positive number"),
+        ("schedule", "steps", "one of cosine, linear"),
+        ("content_loss", "l2", "one of l1, charbonnier"),
     ],
 )
 def test_a_bad_value_is_refused_with_name_value_and_rule(

@@ -21,7 +21,7 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 SETTINGS = Settings(
     width=4, levels=2, discriminator_width=4, crop_pixels=32, batch=22, patches_per_pair=3,
     epochs=1, decay_start=1.0, learning_rate=1e-3, precision="float32",
-    validation_scenes=("002",),
+    warm_up_steps=0, clip_norm=1e-3, validation_scenes=("002",),
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -39,14 +39,15 @@ def _trained(run: Path | str, wanted: Settings, workers: int = 1) -> tuple[train
 
 
 def _weights(run: Path) -> dict[str, np.ndarray]:
-    """All arrays of both networks and both optimizers in the latest checkpoint."""
+    """All arrays of the networks, averages and both optimizers in the latest checkpoint."""
     folder = Path(storage.local_path(checkpoints.resolved(f"{run}/latest")))
     arrays = {}
-    for path in (folder / checkpoints.WEIGHTS, folder / "state/discriminator.weights.h5"):
+    names = ("generator", "state/generator", "state/discriminator")
+    for path in (folder / f"{name}.weights.h5" for name in names):
         with h5py.File(path) as file:
             file.visititems(
                 lambda name, item, path=path: (
-                    arrays.__setitem__(f"{path.name}/{name}", item[()])
+                    arrays.__setitem__(f"{path.relative_to(folder)}/{name}", item[()])
                     if isinstance(item, h5py.Dataset)
                     else None
                 )
@@ -83,6 +84,14 @@ def test_two_workers_with_half_a_batch_each_learn_what_one_would(
     assert _furthest(alone, together) < 1e-4
 
 
+def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
+    arrays = _weights(one_epoch)
+    averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
+    moved = [np.abs(v - arrays[f"state/{name}"]).max() for name, v in averages.items()]
+    assert max(moved) > 1e-5
+    assert (one_epoch / "settings.json").exists()
+
+
 @pytest.mark.slow
 def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
@@ -95,6 +104,22 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
         [3, 6],
     )
     assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
+
+
+def test_a_run_without_adversary_builds_none_and_ends_within_its_time(tmp_path: Path) -> None:
+    wanted = _with(
+        adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=4.0
+    )
+    done, lines = _trained(tmp_path / "run", wanted)
+    history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
+    # a visit and the difference between two validations may be more than what was left
+    assert history[-1]["seconds"] == pytest.approx(4, abs=2), lines
+    assert history[-1]["learning_rate"] == 1e-3  # decay_start is 1
+    assert done.epochs == len(history)
+    assert history[-1]["step"] % 44 or done.epochs > 1
+    folder = storage.local_path(checkpoints.resolved(f"{tmp_path}/run/latest"))
+    state = {path.name for path in (folder / "state").iterdir()}
+    assert state == {"generator.weights.h5", "optimizers.npz", "progress.json"}
 
 
 def test_a_run_leaves_what_it_promises(one_epoch: Path) -> None:
