@@ -84,6 +84,9 @@ def train(
     pairs: Pairs,
     run: Run,
     *,
+    clean: Annotated[
+        list[str], typer.Option(help="Also train on these clean photographs, with added noise.")
+    ] = [],  # noqa: B006 - read only; Typer wants a list
     workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
     gpu: Gpu = False,
     max_failures: Annotated[
@@ -102,7 +105,7 @@ def train(
 
     with cluster.joined(verbose):
         done = training.trained(
-            pairs, run, wanted, workers, gpu, max_failures, show=cluster.printed
+            pairs, run, wanted, workers, gpu, max_failures, cluster.printed, tuple(clean)
         )
     best = done.best
     cluster.printed(

@@ -119,8 +119,12 @@ class Jpeg(jpeg_segments.Parts):
         whole = memoryview(self.body)[:-2]
         return b"".join([START, *meaning, self.head, whole, bytes(READ_AHEAD_BYTES)])
 
-    def stored(self) -> np.ndarray:
+    def stored(self, halved: bool = False) -> np.ndarray:
         """The pixels as stored, uint8 (height, width, 1 or 3), grey or RGB.
+
+        Args:
+            halved: at half the size, rounded up. libjpeg leaves out the upper half of each block's
+                frequencies, which takes a third of the time and no chroma needs to be enlarged.
 
         Raises:
             ValueError: the coded picture is damaged.
@@ -128,10 +132,12 @@ class Jpeg(jpeg_segments.Parts):
         try:
             # Opening by Pillow's class leaves out its limit on pixels, a global that warns.
             image = JpegImageFile(io.BytesIO(self.decodable))
+            if halved:
+                image.draft(None, (self.width // 2, self.height // 2))
             image.load()
         except DECODING_ERRORS as error:
             raise ValueError(f"the JPEG can't be decoded: {error}") from error
-        return np.asarray(image).reshape(self.height, self.width, -1)
+        return np.asarray(image).reshape(image.height, image.width, -1)
 
     def encoded(
         self, rows: Callable[[int, int], np.ndarray], quality: int | None, packet: bytes | None

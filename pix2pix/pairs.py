@@ -1,4 +1,4 @@
-"""Pairs of a noisy and a clean photograph: where they come from, scene splits, training patches.
+"""Pairs of a noisy and a clean photograph: where they come from, scene splits.
 
 Two layouts are known: SIDD's (`<instance>_<scene>_.../...NOISY_SRGB...` beside `...GT_SRGB...`) and
 two parallel folders `noisy/` and `clean/` with the same names in both.
@@ -7,9 +7,10 @@ two parallel folders `noisy/` and `clean/` with the same names in both.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from pix2pix.settings import Settings
 SIDD_NOISY, SIDD_CLEAN = "NOISY_SRGB", "GT_SRGB"
 VALIDATION_SHARE = 0.1  # of the pairs, where no validation scenes are named
 CPUS_PER_TASK = 0.5  # decoding waits for storage about half of its time
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -174,17 +176,34 @@ def fingerprint(pairs: list[Pair], smallest_pixels: int = 1) -> str:
     Raises:
         BadPairs: unreadable or mismatched pairs; each is named with what is wrong.
     """
+    return digest("pairs", pairs, lambda pair: _checked(pair, smallest_pixels))
+
+
+def digest(what: str, items: Sequence[T], check: Callable[[T], dict[str, str]]) -> str:
+    """One SHA-256 over the names and digests of items that are checked over the cluster.
+
+    Args:
+        what: The items' name in the refusal.
+        items: What is to be checked.
+        check: From an item to `name`, `digest` and `problem` (empty if there is none).
+
+    Returns:
+        Hexadecimal digits, which don't depend on the items' order.
+
+    Raises:
+        BadPairs: items with a problem; each is named with what is wrong.
+    """
     import ray.data
 
-    checked = ray.data.from_items([{"index": index} for index in range(len(pairs))]).map(
-        lambda row: _checked(pairs[row["index"]], smallest_pixels), num_cpus=CPUS_PER_TASK
+    checked = ray.data.from_items([{"index": index} for index in range(len(items))]).map(
+        lambda row: check(items[row["index"]]), num_cpus=CPUS_PER_TASK
     )
     rows = sorted(checked.take_all(), key=lambda row: row["name"])
     bad = [f"{row['name']}: {row['problem']}" for row in rows if row["problem"]]
     if bad:
         listed = "\n  ".join(bad[:20] + ([f"and {len(bad) - 20} more"] if len(bad) > 20 else []))
         raise BadPairs(
-            f"{len(bad)} of {len(pairs)} pairs can't be used; mend them or take them away:\n"
+            f"{len(bad)} of {len(items)} {what} can't be used; mend them or take them away:\n"
             f"  {listed}"
         )
     lines = "\n".join(f"{row['name']} {row['digest']}" for row in rows)
@@ -215,73 +234,3 @@ def pixels(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         images.decode_rgb(storage.read(url)) for url in (pair.noisy_url, pair.clean_url)
     )
     return noisy, clean
-
-
-def visits_per_epoch(pairs: list[Pair], settings: Settings) -> int:
-    """How often a worker decodes a new pair in each of its lanes during an epoch (see `visits`)."""
-    return -(-len(pairs) // settings.batch)
-
-
-def visits(
-    pairs: list[Pair], settings: Settings, epoch: int, worker: int, workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A worker's patches of one epoch, cut by Ray Data as a stream.
-
-    A step's batch has `settings.batch` lanes. In each visit a lane decodes one pair and cuts
-    `patches_per_pair` patches from it, which serve that many steps; a worker owns a fixed share of
-    the lanes. So every photograph is decoded once per pass (an epoch is a pass, rounded up to whole
-    batches), every worker has the same number of steps, and a step's patches don't depend on how
-    many workers share them.
-
-    Args:
-        pairs: The training pairs, the same list on every worker.
-        settings: `batch`, `patches_per_pair`, `crop_pixels` and `seed`.
-        epoch: Counted from 0.
-        worker: This worker's rank.
-        workers: How many share the batch; `settings.batch` is a multiple of it.
-
-    Yields:
-        `visits_per_epoch` times noisy and clean, uint8
-        (patches_per_pair, batch / workers, crop_pixels, crop_pixels, 3): a batch for each step.
-    """
-    import ray.data
-
-    lanes, count = settings.batch // workers, visits_per_epoch(pairs, settings)
-
-    def cut(row: dict[str, int]) -> dict[str, np.ndarray]:
-        visit, lane = divmod(int(row["place"]), lanes)
-        place = (epoch * count + visit) * settings.batch + worker * lanes + lane
-        noisy, clean = patches(pairs, settings, place)
-        return {"noisy": noisy, "clean": clean}
-
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    items = [{"place": index} for index in range(count * lanes)]
-    rows = ray.data.from_items(items, override_num_blocks=len(items))  # range() would need a CPU
-    # one task per pair: a task whose output waits for its reader keeps its CPU, and workers that
-    # wait for each other in a step could then starve each other
-    stream = rows.map(cut, num_cpus=CPUS_PER_TASK)
-    for batch in stream.iter_batches(batch_size=lanes, batch_format="numpy", prefetch_batches=2):
-        yield batch["noisy"].swapaxes(0, 1), batch["clean"].swapaxes(0, 1)
-
-
-def patches(pairs: list[Pair], settings: Settings, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """The patches at one place of the endless sequence of visits, flipped and turned at random.
-
-    The sequence walks through all pairs in an order shuffled anew for each pass; place and seed
-    decide everything.
-
-    Returns:
-        Noisy and clean, uint8 (patches_per_pair, crop_pixels, crop_pixels, 3), RGB.
-    """
-    turn, index = divmod(place, len(pairs))
-    order = np.random.default_rng([settings.seed, 0, turn]).permutation(len(pairs))
-    noisy, clean = pixels(pairs[order[index]])
-    chance, crop = np.random.default_rng([settings.seed, 1, place]), settings.crop_pixels
-    cuts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for _ in range(settings.patches_per_pair):
-        top, left = (int(chance.integers(0, side - crop + 1)) for side in noisy.shape[:2])
-        turns, flip = int(chance.integers(4)), int(chance.integers(2))
-        for image, kept in zip((noisy, clean), cuts, strict=True):
-            patch = np.rot90(image[top : top + crop, left : left + crop], turns)
-            kept.append(patch[:, ::-1] if flip else patch)
-    return np.stack(cuts[0]), np.stack(cuts[1])

@@ -70,7 +70,11 @@ class Settings:
     precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
     # data
     crop_pixels: int = _setting(128, "height and width of a training patch")  # paper: 256
-    patches_per_pair: int = _setting(8, "patches cut from a pair each time it is decoded")  # ours
+    patches_per_pair: int = _setting(8, "patches cut from an image each time it is visited")  # ours
+    camera_share: float = _setting(
+        0.5, "with --clean: share of patches that are clean ones with camera noise"
+    )  # ours
+    white_share: float = _setting(0.15, "with --clean: the same with white noise")  # ours
     validation_scenes: tuple[str, ...] = _setting((), "scenes to validate on; none: about a tenth")
     test_scenes: tuple[str, ...] = _setting((), "scenes that training never sees")  # ours
 
@@ -96,6 +100,12 @@ class Settings:
             self._rule(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("decay_start", "adversarial_start"):
             self._rule(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        for name in ("camera_share", "white_share"):
+            self._rule(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
+        self._rule(
+            self.camera_share + self.white_share < 1 + 1e-9, "white_share",
+            f"at most {1 - self.camera_share:g}, what camera_share={self.camera_share:g} leaves",
+        )  # fmt: skip
         multiple = self.pixel_multiple
         self._rule(
             self.crop_pixels % multiple == 0, "crop_pixels",

@@ -1,5 +1,6 @@
 """The Ray Train walk: pairs -> patches -> both networks on every worker -> checkpoints, history."""
 
+import hashlib
 import os
 import tempfile
 import time
@@ -7,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pix2pix import checkpoints, cluster, pairs, report, settings, storage
+from pix2pix import checkpoints, cluster, pairs, photographs, report, settings, storage
 from pix2pix.pairs import Pair
+from pix2pix.patches import Sources
 from pix2pix.settings import Settings
 
 
@@ -18,7 +20,7 @@ class Job:
 
     run_url: str
     settings: Settings
-    training: list[Pair]
+    sources: Sources
     validation: list[Pair]
     data_fingerprint: str
     gpu: bool
@@ -42,6 +44,7 @@ def trained(
     gpu: bool = False,
     max_failures: int = 3,
     show: Callable[[str], None] = print,
+    clean_urls: tuple[str, ...] = (),
 ) -> Trained:
     """Trains a run to its end, going on where an earlier call with the same arguments stopped.
 
@@ -54,9 +57,11 @@ def trained(
         max_failures: How many deaths of workers are forgiven, each answered by a new start from
             the latest checkpoint.
         show: Takes the progress lines.
+        clean_urls: Folders of clean photographs, which are trained on with added noise in the
+            shares that the settings say.
 
     Raises:
-        pairs.BadPairs: pairs that can't be used, each named.
+        pairs.BadPairs: pairs or photographs that can't be used, each named.
         ValueError: settings that don't fit the workers, or those of an earlier start.
         FloatingPointError: a loss was not finite.
         RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
@@ -66,6 +71,11 @@ def trained(
             f"batch={wanted.batch} must be a multiple of the {workers} workers that share it; use "
             f"{max(1, wanted.batch // workers) * workers}"
         )
+    if clean_urls and wanted.camera_share + wanted.white_share == 0:
+        raise ValueError(
+            "clean photographs are given, but camera_share=0 and white_share=0: no patches would "
+            "come from them; give a share, or leave --clean out"
+        )
     run_url = storage.absolute(run_url)
     cpus = cluster.cpus_per_worker(workers, gpu)
     training, validation = pairs.split(pairs.found(pairs_url), wanted)
@@ -73,10 +83,16 @@ def trained(
         f"{len(training)} pairs to train on, {len(validation)} of other scenes "
         f"({', '.join(sorted({pair.scene for pair in validation}))}) to validate on"
     )
+    clean = photographs.found(clean_urls, pairs_url)
     data = pairs.fingerprint(training + validation, wanted.crop_pixels)
+    if clean:
+        shares = f"{wanted.camera_share:.0%} camera noise, {wanted.white_share:.0%} white noise"
+        show(f"{len(clean)} clean photographs to train on; of all patches {shares}")
+        both = data + photographs.fingerprint(clean, wanted.crop_pixels)
+        data = hashlib.sha256(both.encode()).hexdigest()
     _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
-        job = Job(run_url, wanted, training, validation, data, gpu, lines)
+        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines)
         ended = _fit(job, workers, cpus, gpu, max_failures)
     if ended["not_finite"]:
         raise FloatingPointError(

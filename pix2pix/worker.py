@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, settings, storage
+from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, patches, settings, storage
 from pix2pix.gan import LOSSES, Gan
 from pix2pix.settings import Settings
 
@@ -171,21 +171,20 @@ class Worker:
             is not finite (the epoch is then left at once).
         """
         run, progress, job = self.job.settings, self.progress, self.job
-        epoch_steps = pairs.visits_per_epoch(job.training, run) * run.patches_per_pair
+        epoch_steps = patches.visits_per_epoch(job.sources, run) * run.patches_per_pair
         sums, steps, told = tf.zeros(len(LOSSES)), 0, time.monotonic()
         begun, seconds = told, 0.0
-        for noisy, clean in pairs.visits(
-            job.training, run, progress.epoch, self.rank, self.workers
-        ):
+        visits = patches.visits(job.sources, run, progress.epoch, self.rank, self.workers)
+        for noisy, clean in visits:
             if run.limit_seconds > 0:  # what depends on time needs one clock
                 seconds = self._mean(time.monotonic() - begun)
                 if steps and seconds >= seconds_left(progress, run):
                     break
-            for patches in zip(noisy, clean, strict=True):
+            for both in zip(noisy, clean, strict=True):
                 step = progress.step + steps
                 done = share_done(progress, run, step, run.epochs * epoch_steps, seconds)
                 self.gan.learn_at(rate_share(done, step, run))
-                sums += self.gan.step(*patches, judged=done >= run.adversarial_start)
+                sums += self.gan.step(*both, judged=done >= run.adversarial_start)
                 steps += 1
             if not np.isfinite(sums).all():  # waits for the steps: a GPU may be some behind
                 names = [
@@ -275,7 +274,8 @@ class Worker:
             (folder / checkpoints.STATE / PROGRESS).write_text(json.dumps(asdict(progress)))
             (folder / checkpoints.SETTINGS).write_text(settings.to_json(self.job.settings))
             facts = {name: latest[name] for name in ("step", "epoch", *SCORES)} | {
-                "training_pairs": len(self.job.training),
+                "training_pairs": len(self.job.sources.pairs),
+                "clean_photographs": len(self.job.sources.photographs),
                 "validation_pairs": [pair.name for pair in self.job.validation],
                 "data_fingerprint": self.job.data_fingerprint,
                 "workers": self.workers,

@@ -20,12 +20,13 @@ def _run(*words: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A run trained by the program for two epochs of one step, and what the program said."""
+    """A run trained by the program for two epochs of three steps, and what the program said."""
     folder = tmp_path_factory.mktemp("cli") / "run"
     done = _run(
         "train", SAMPLES / "pairs", folder, "--width", 4, "--levels", 2, "--crop-pixels", 32,
         "--discriminator-width", 4, "--batch", 22, "--patches-per-pair", 1, "--epochs", 2,
         "--validation-scenes", "002", "--test-scenes", "009", "--learning-rate", 1e-3,
+        "--clean", SAMPLES / "unseen/clean",
     )  # fmt: skip
     return folder, done
 
@@ -43,10 +44,11 @@ def test_training_says_what_it_does_and_nothing_else(
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "20 pairs to train on, 4 of other scenes (002) to validate on"
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
-    assert all("dB" in line and "over noisy" in line for line in lines[1:3])
-    assert lines[3].startswith("best checkpoint: epoch ")
-    assert len(lines) == 5
+    assert lines[1].startswith("10 clean photographs to train on; of all patches 50% camera noise")
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("dB" in line and "over noisy" in line for line in lines[2:4])
+    assert lines[4].startswith("best checkpoint: epoch ")
+    assert len(lines) == 6
 
 
 def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_with_4(

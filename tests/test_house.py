@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
-    {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
+    {
+        "settings",
+        "cluster",
+        "faults",
+        "noise_level",
+        "noise",
+        "memory",
+        "tiles",
+        "progress",
+        "ledger",
+    },
     {"xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
     {"fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
     {"local"},
@@ -21,7 +31,8 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"manifest", "compaction"},
     {"status", "harm"},
     {"pairs", "report", "denoiser", "source", "summary"},
-    {"gan", "stages"},
+    {"gan", "stages", "photographs"},
+    {"patches"},
     {"worker", "denoising", "verification", "estimate"},
     {"training", "evaluation"},
     {"cli"},

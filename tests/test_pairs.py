@@ -121,55 +121,6 @@ def test_a_single_scene_cannot_be_split(tmp_path: Path) -> None:
         pairs.split(found, SMALL)
 
 
-def test_a_patch_and_its_counterpart_are_cut_flipped_and_turned_alike(tmp_path: Path) -> None:
-    found = pairs.found(_two_folders(tmp_path, ["s/a.png", "t/b.png"]))
-    noisy, clean = pairs.patches(found, SMALL, place=0)
-    assert noisy.shape == (3, 32, 32, 3)
-    np.testing.assert_array_equal(noisy, clean)  # both files hold the same picture
-    assert len({patch.tobytes() for patch in noisy}) == 3
-
-
-def test_place_and_seed_decide_every_patch(tmp_path: Path) -> None:
-    found = pairs.found(_two_folders(tmp_path, ["s/a.png", "t/b.png"]))
-    first = pairs.patches(found, SMALL, place=3)[0]
-    np.testing.assert_array_equal(first, pairs.patches(found, SMALL, place=3)[0])
-    other = Settings(crop_pixels=32, batch=4, patches_per_pair=3, seed=6)
-    assert not np.array_equal(first, pairs.patches(found, other, place=3)[0])
-
-
-def test_all_eight_ways_to_turn_a_photograph_occur(tmp_path: Path) -> None:
-    found = pairs.found(_two_folders(tmp_path, ["s/a.png"], side=32))  # one crop only
-    wide = Settings(crop_pixels=32, batch=1, patches_per_pair=100)
-    noisy, _ = pairs.patches(found, wide, place=0)
-    assert len({patch.tobytes() for patch in noisy}) == 8
-
-
-def test_a_pass_visits_every_pair_once(tmp_path: Path) -> None:
-    names = [f"{letter}/x.png" for letter in "abcde"]
-    found = pairs.found(_two_folders(tmp_path, names, side=32))
-    exact = Settings(crop_pixels=32, batch=1, patches_per_pair=1)
-
-    def histogram(place: int) -> bytes:
-        return np.bincount(pairs.patches(found, exact, place)[0].ravel(), minlength=256).tobytes()
-
-    for turn in (0, 1):
-        assert len({histogram(5 * turn + place) for place in range(5)}) == 5
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_two_workers_see_together_what_one_would_see_alone() -> None:
-    found = pairs.found(str(SAMPLES / "pairs"))[:6]
-    settings = Settings(crop_pixels=32, batch=4, patches_per_pair=2)
-    alone = list(pairs.visits(found, settings, epoch=1, worker=0, workers=1))
-    halves = [list(pairs.visits(found, settings, 1, worker, 2)) for worker in (0, 1)]
-    assert len(alone) == len(halves[0]) == len(halves[1]) == 2  # 6 pairs in batches of 4
-    for visit, (noisy, clean) in enumerate(alone):
-        assert noisy.shape == (2, 4, 32, 32, 3)
-        for side, whole in ((0, noisy), (1, clean)):
-            both = np.concatenate([half[visit][side] for half in halves], axis=1)
-            np.testing.assert_array_equal(whole, both)
-
-
 @pytest.mark.usefixtures("ray_cluster")
 def test_bad_pairs_are_all_named_before_training(tmp_path: Path) -> None:
     url = _two_folders(tmp_path, ["a/ok.png", "b/size.png", "c/broken.png", "d/small.png"])

@@ -61,6 +61,8 @@ def test_settings_cannot_be_changed() -> None:
         ("clip_norm", -1.0, "0 or a positive number"),
         ("schedule", "steps", "one of cosine, linear"),
         ("content_loss", "l2", "one of l1, charbonnier"),
+        ("camera_share", -0.1, "between 0 and 1"),
+        ("white_share", 0.6, r"white_share=0\.6 must be at most 0\.5"),
     ],
 )
 def test_a_bad_value_is_refused_with_name_value_and_rule(

@@ -157,6 +157,12 @@ def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
         _trained(tmp_path / "run", SETTINGS, workers=4)
 
 
+def test_photographs_without_a_share_are_refused(tmp_path: Path) -> None:
+    wanted = _with(camera_share=0.0, white_share=0.0)
+    with pytest.raises(ValueError, match="no patches would come from them"):
+        training.trained("pairs", str(tmp_path), wanted, clean_urls=(str(SAMPLES / "unseen"),))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     wanted = _with(learning_rate=0.9, l1_weight=1e38, adversarial_weight=0.0, epochs=3)
     with pytest.raises(FloatingPointError, match=r"generator_loss .* is not a finite number"):

@@ -1,0 +1,171 @@
+"""Training patches: cut from pairs, or from clean photographs to which noise is added.
+
+A batch has `settings.batch` lanes. In each visit a lane decodes one pair or one photograph and cuts
+`patches_per_pair` patches from it, which serve that many steps.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from pix2pix import noise, pairs, photographs
+from pix2pix.pairs import Pair
+from pix2pix.settings import Settings
+from pix2pix.storage import Entry
+
+T = TypeVar("T")
+TEXTURED_SHARE = 0.5  # of the patches of clean photographs, which are the livelier of two
+
+
+class Sources(NamedTuple):
+    """What patches are cut from."""
+
+    pairs: list[Pair]
+    photographs: list[Entry]  # clean ones; none, and all patches come from pairs
+
+
+class Visit(NamedTuple):
+    """What a lane takes at one place: "pair", "camera" or "white", and how many were before it."""
+
+    kind: str
+    number: int
+
+
+def visit(sources: Sources, settings: Settings, place: int) -> Visit:
+    """What is taken at a place of the endless sequence of visits.
+
+    The kinds alternate as evenly as their shares allow, so that each batch holds its share of each,
+    and every pair is visited once before any is visited again.
+
+    Returns:
+        The kind; `number` counts pairs and photographs (with either noise) apart.
+    """
+    share = _pair_share(sources, settings)
+    before = math.floor(place * share)
+    if math.floor((place + 1) * share) > before:
+        return Visit("pair", before)
+    number, both = place - before, settings.camera_share + settings.white_share
+    white = settings.white_share / both
+    is_white = math.floor((number + 1) * white) > math.floor(number * white)
+    return Visit("white" if is_white else "camera", number)
+
+
+def _pair_share(sources: Sources, settings: Settings) -> float:
+    if not sources.photographs:
+        return 1.0
+    return max(0.0, round(1.0 - settings.camera_share - settings.white_share, 9))
+
+
+def visits_per_epoch(sources: Sources, settings: Settings) -> int:
+    """How often each lane visits an image during an epoch: a pass over all pairs.
+
+    Rounded up to whole batches; a pass over the photographs if no patches come from pairs.
+    """
+    share = _pair_share(sources, settings)
+    places = len(sources.pairs) / share if share else len(sources.photographs)
+    return math.ceil(round(places / settings.batch, 6))
+
+
+def visits(
+    sources: Sources, settings: Settings, epoch: int, worker: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A worker's patches of one epoch, cut by Ray Data as a stream.
+
+    A worker owns a fixed share of the lanes. So every worker has the same number of steps, and a
+    step's patches don't depend on how many workers share them.
+
+    Args:
+        sources: What patches are cut from, the same on every worker.
+        settings: `batch`, `patches_per_pair`, `crop_pixels`, the shares and `seed`.
+        epoch: Counted from 0.
+        worker: This worker's rank.
+        workers: How many share the batch; `settings.batch` is a multiple of it.
+
+    Yields:
+        `visits_per_epoch` times noisy and clean, uint8
+        (patches_per_pair, batch / workers, crop_pixels, crop_pixels, 3): a batch for each step.
+    """
+    import ray.data
+
+    lanes, count = settings.batch // workers, visits_per_epoch(sources, settings)
+
+    def cut(row: dict[str, int]) -> dict[str, np.ndarray]:
+        turn, lane = divmod(int(row["place"]), lanes)
+        place = (epoch * count + turn) * settings.batch + worker * lanes + lane
+        noisy, clean = patches(sources, settings, place)
+        return {"noisy": noisy, "clean": clean}
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    items = [{"place": index} for index in range(count * lanes)]
+    rows = ray.data.from_items(items, override_num_blocks=len(items))  # range() would need a CPU
+    # one task per visit: a task whose output waits for its reader keeps its CPU, and workers that
+    # wait for each other in a step could then starve each other
+    stream = rows.map(cut, num_cpus=pairs.CPUS_PER_TASK)
+    for batch in stream.iter_batches(batch_size=lanes, batch_format="numpy", prefetch_batches=2):
+        yield batch["noisy"].swapaxes(0, 1), batch["clean"].swapaxes(0, 1)
+
+
+def patches(sources: Sources, settings: Settings, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """The patches at one place of the sequence of visits, flipped and turned at random.
+
+    Pairs and photographs are walked through in an order shuffled anew for each pass; place and seed
+    decide everything.
+
+    Returns:
+        Noisy and clean, uint8 (patches_per_pair, crop_pixels, crop_pixels, 3), RGB.
+    """
+    kind, number = visit(sources, settings, place)
+    side, count = settings.crop_pixels, settings.patches_per_pair
+    chance = np.random.default_rng([settings.seed, 1, place])
+    if kind == "pair":
+        both = np.stack(pairs.pixels(_shuffled(sources.pairs, [settings.seed, 0], number)))
+        crops = np.stack([_crop(both, side, chance) for _ in range(count)], axis=1)
+        noisy, clean = crops[0], crops[1]
+    else:
+        photograph = photographs.pixels(_shuffled(sources.photographs, [settings.seed, 2], number))
+        added = noise.camera if kind == "camera" else noise.white
+        noisy, clean = added(
+            np.stack([_lively(photograph, side, chance) for _ in range(count)]), chance
+        )
+    ways = chance.integers([4, 2], size=(count, 2))  # quarter turns; and a flip
+    return _turned(noisy, ways), _turned(clean, ways)
+
+
+def _shuffled(items: list[T], seed: list[int], number: int) -> T:
+    """The item at a place of the endless sequence of passes, each in an order of its own."""
+    turn, index = divmod(number, len(items))
+    return items[np.random.default_rng([*seed, turn]).permutation(len(items))[index]]
+
+
+def _crop(image: np.ndarray, side: int, chance: np.random.Generator) -> np.ndarray:
+    """A square anywhere in an image (..., height, width, 3)."""
+    top, left = (int(chance.integers(0, length - side + 1)) for length in image.shape[-3:-1])
+    return image[..., top : top + side, left : left + side, :]
+
+
+def _lively(photograph: np.ndarray, side: int, chance: np.random.Generator) -> np.ndarray:
+    """A square out of a photograph, with a mild preference for texture.
+
+    Much of a photograph is sky and blur, of which there is little to learn. Half of the patches are
+    the livelier of two: so the flattest are drawn half as often as by chance, and the liveliest one
+    and a half times.
+    """
+    crop = _crop(photograph, side, chance)
+    if chance.random() >= TEXTURED_SHARE:
+        return crop
+    return max(crop, _crop(photograph, side, chance), key=_liveliness)
+
+
+def _liveliness(crop: np.ndarray) -> float:
+    """How much neighbouring rows of the green channel differ."""
+    green = crop[::2, ::2, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean())
+
+
+def _turned(crops: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Each crop turned and flipped its own way."""
+    turned = [np.rot90(crop, turns) for crop, (turns, _) in zip(crops, ways, strict=True)]
+    return np.stack([crop[:, ::-1] if flip else crop
+                     for crop, (_, flip) in zip(turned, ways, strict=True)])  # fmt: skip
