@@ -113,8 +113,7 @@ def _white(folder: Path, sigma: int) -> Iterator[Shot]:
 
 def _camera(folder: Path) -> Iterator[Shot]:
     for name, photograph in _kodak(folder):
-        both = noise.camera(photograph[np.newaxis], np.random.default_rng(int(name)))
-        yield Shot(name, both[0][0], both[1][0])
+        yield Shot(name, *noise.camera_photograph(photograph, int(name)))
 
 
 def _clean(data: Path) -> Iterator[Shot]:
