@@ -121,7 +121,8 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
         ValueError: it holds another generator than the one that is wanted.
     """
     url, sha256 = checkpoints.identified(url)
-    made_with = settings.from_json(storage.read(f"{url}/{checkpoints.SETTINGS}").decode())
+    there = storage.join(checkpoints.resolved(url), checkpoints.SETTINGS)
+    made_with = settings.from_json(storage.read(there).decode())
     names = ("generator", "width", "levels", "blocks")
     if others := [name for name in names if getattr(made_with, name) != getattr(wanted, name)]:
         asked = ", ".join(f"--{name} {getattr(made_with, name)}" for name in others)
