@@ -49,7 +49,8 @@ def trained(
         pairs_url: See `pairs.found`.
         run_url: The run's folder; made if it isn't there.
         wanted: What is to be learned.
-        workers: Processes that share each step's batch; `wanted.batch` must be a multiple of it.
+        workers: Processes that share each step's batch; `wanted.batch` must be a multiple of it
+            (times `wanted.accumulation`).
         gpu: Whether each worker takes a GPU.
         max_failures: How many deaths of workers are forgiven, each answered by a new start from
             the latest checkpoint.
@@ -61,10 +62,12 @@ def trained(
         FloatingPointError: a loss was not finite.
         RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
     """
-    if wanted.batch % workers:
+    parts = workers * wanted.accumulation
+    if wanted.batch % parts:
+        times = f", times accumulation={wanted.accumulation}" if wanted.accumulation > 1 else ""
         raise ValueError(
-            f"batch={wanted.batch} must be a multiple of the {workers} workers that share it; use "
-            f"{max(1, wanted.batch // workers) * workers}"
+            f"batch={wanted.batch} must be a multiple of the {workers} workers that share it"
+            f"{times}; use {max(1, wanted.batch // parts) * parts}"
         )
     run_url = storage.absolute(run_url)
     cpus = cluster.cpus_per_worker(workers, gpu)
@@ -73,7 +76,8 @@ def trained(
         f"{len(training)} pairs to train on, {len(validation)} of other scenes "
         f"({', '.join(sorted({pair.scene for pair in validation}))}) to validate on"
     )
-    data = pairs.fingerprint(training + validation, wanted.crop_pixels)
+    smallest = max(wanted.crop_pixels, wanted.last_crop_pixels)
+    data = pairs.fingerprint(training + validation, smallest)
     _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
         job = Job(run_url, wanted, training, validation, data, gpu, lines)

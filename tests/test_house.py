@@ -21,7 +21,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"manifest", "compaction"},
     {"status", "harm"},
     {"pairs", "report", "denoiser", "source", "summary"},
-    {"gan", "stages"},
+    {"gan", "schedule", "stages"},
     {"worker", "denoising", "verification", "estimate"},
     {"training", "evaluation"},
     {"cli"},

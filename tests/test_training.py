@@ -115,14 +115,15 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
     assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
 
 
-def test_a_run_without_adversary_builds_none_and_ends_within_its_time(tmp_path: Path) -> None:
+def test_a_run_without_adversary_keeps_none_and_ends_within_its_time(tmp_path: Path) -> None:
     wanted = _with(
-        adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=4.0
-    )
+        adversarial="none", patches_per_pair=4, batch=2, accumulation=2, last_crop_pixels=64,
+        crop_stages=2, epochs=10**6, limit_seconds=6.0,
+    )  # fmt: skip
     done, lines = _trained(tmp_path / "run", wanted)
     history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
     # a visit and the difference between two validations may be more than what was left
-    assert history[-1]["seconds"] == pytest.approx(4, abs=2), lines
+    assert history[-1]["seconds"] == pytest.approx(6, abs=2), lines
     assert history[-1]["learning_rate"] == 1e-3  # decay_start is 1
     assert done.epochs == len(history)
     assert history[-1]["step"] % 44 or done.epochs > 1
@@ -164,6 +165,8 @@ def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch=22 must be a multiple of the 4 workers .* use 20"):
         _trained(tmp_path / "run", SETTINGS, workers=4)
+    with pytest.raises(ValueError, match="2 workers that share it, times accumulation=2; use 20"):
+        _trained(tmp_path / "run", _with(accumulation=2), workers=2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
