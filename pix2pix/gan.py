@@ -14,7 +14,7 @@ LOSSES = ("generator_loss", "l1_loss", "adversarial_loss", "discriminator_loss")
 OPTIMIZERS = "optimizers.npz"
 GENERATOR = "generator.weights.h5"  # in the state: the weights that learn, where others are kept
 DISCRIMINATOR = "discriminator.weights.h5"
-CONTENT = {"l1": losses.l1, "charbonnier": losses.charbonnier}
+CONTENT = {"l1": losses.l1, "charbonnier": losses.charbonnier, "psnr": losses.psnr}
 
 
 class Adam(keras.optimizers.Adam):

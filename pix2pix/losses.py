@@ -1,4 +1,4 @@
-"""The objectives: three adversarial ones against the discriminator, and two content losses.
+"""The objectives: three adversarial ones against the discriminator, and three content losses.
 
 Each is a mean over one worker's patches. Their weights have names in `Settings`:
 generator loss = adversarial_weight * adversarial + l1_weight * content, and for "wgan-gp"
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 CHARBONNIER_EPSILON = 2e-3  # in [-1, 1]: a quarter of an 8-bit level
+PSNR_EPSILON = 1e-5  # a mean squared error in [-1, 1]: that of 0.4 levels, little over rounding's
 
 
 def l1(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
@@ -43,6 +44,29 @@ def charbonnier(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
         (https://arxiv.org/abs/1704.03915), where epsilon is 1e-3.
     """
     return tf.reduce_mean(tf.sqrt(tf.square(clean - denoised) + CHARBONNIER_EPSILON**2))
+
+
+def psnr(clean: tf.Tensor, denoised: tf.Tensor) -> tf.Tensor:
+    """Half the logarithm of each patch's mean squared error: minus its PSNR, but for a factor.
+
+    A patch with little noise weighs as much as one with much: what counts is by which factor the
+    error falls. Under `l1` the noisiest patches decide, and nearly clean ones get blurred.
+
+    Args:
+        clean: float32 (batch, height, width, 3) in [-1, 1].
+        denoised: The same shape.
+
+    Returns:
+        float32 scalar, the mean over the patches of ln(MSE + epsilon) / 2: 0.115 less is one
+        decibel more. Never below -5.76, where no level is off by more than rounding.
+
+    Source:
+        Chen et al., "HINet", CVPR Workshops 2021, equation 4 (https://arxiv.org/abs/2105.06086),
+        which NAFNet (ECCV 2022) kept. Where we differ: the factor, and epsilon is that of an error
+        which can't be seen, so that clean patches don't outweigh all others.
+    """
+    errors = tf.reduce_mean(tf.square(clean - denoised), axis=(1, 2, 3))  # (batch,)
+    return tf.reduce_mean(tf.math.log(errors + PSNR_EPSILON)) / 2
 
 
 def adversarial(candidate_logits: tf.Tensor, objective: str = "bce") -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 GENERATORS = ("residual", "unet")
 PRECISIONS = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("bce", "lsgan", "wgan-gp", "none")
-CONTENT_LOSSES = ("l1", "charbonnier")
+CONTENT_LOSSES = ("l1", "charbonnier", "psnr")
 SCHEDULES = ("cosine", "linear")
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
@@ -50,7 +50,9 @@ class Settings:
     penalty_weight: float = _setting(
         10.0, "wgan-gp: weight of the gradient penalty in the discriminator's loss"
     )  # Gulrajani et al. 2017, 4
-    content_loss: str = _setting("l1", "mean absolute error (l1), or charbonnier")  # 3.3
+    content_loss: str = _setting(
+        "l1", "mean absolute error (l1), charbonnier, or psnr: each patch's error in decibels"
+    )  # 3.3
     l1_weight: float = _setting(100.0, "weight of the content loss, in [-1, 1]")  # 3.3, lambda
     # optimisation
     learning_rate: float = _setting(2e-4, "Adam's learning rate, generator")  # 6.2

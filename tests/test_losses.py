@@ -4,6 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
+from skimage.metrics import peak_signal_noise_ratio
 
 from pix2pix import losses
 
@@ -18,6 +19,35 @@ def test_charbonnier_is_the_root_of_the_squared_error_and_epsilon() -> None:
     clean, denoised = tf.constant([[[[0.0, 0.0]]]]), tf.constant([[[[0.0, 0.0015]]]])
     expected = (0.002 + 0.0025) / 2  # 0, and 3 : 4 : 5
     assert float(losses.charbonnier(clean, denoised)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_psnr_loss_falls_as_the_decibels_rise() -> None:
+    chance = np.random.default_rng(0)
+    clean = chance.uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    errors = chance.uniform(-0.2, 0.2, clean.shape).astype(np.float32)
+
+    def decibels(denoised: np.ndarray) -> float:  # scikit-image's, patch by patch
+        patches = zip(clean, denoised, strict=True)
+        return float(np.mean([peak_signal_noise_ratio(*both, data_range=2) for both in patches]))
+
+    few, many = clean + errors / 2, clean + errors
+    fallen = float(losses.psnr(clean, many) - losses.psnr(clean, few))
+    gained = decibels(few) - decibels(many)
+    assert gained == pytest.approx(20 * math.log10(2), rel=1e-4)
+    assert fallen == pytest.approx(gained * math.log(10) / 20, rel=1e-2)  # epsilon takes the rest
+    assert float(losses.psnr(clean, clean)) == pytest.approx(math.log(losses.PSNR_EPSILON) / 2)
+
+
+def test_the_psnr_loss_weighs_patches_alike_whatever_their_noise() -> None:
+    clean, slightly, much = (
+        tf.zeros((1, 4, 4, 3)),
+        tf.fill((1, 4, 4, 3), 0.05),
+        tf.ones((1, 4, 4, 3)),
+    )
+    both = tf.concat([slightly, much], 0), tf.concat([clean, clean], 0)
+    halved = [float(losses.psnr(both[1], both[0] * tf.reshape(tf.constant(by), (2, 1, 1, 1))))
+              for by in ([1.0, 1.0], [0.5, 1.0], [1.0, 0.5])]  # fmt: skip
+    assert halved[0] - halved[1] == pytest.approx(halved[0] - halved[2], rel=1e-2)
 
 
 def test_an_undecided_discriminator_costs_both_sides_ln_2() -> None:

@@ -62,7 +62,7 @@ def test_settings_cannot_be_changed() -> None:
         ("warm_up_steps", -1, "0 or a positive number"),
         ("clip_norm", -1.0, "0 or a positive number"),
         ("schedule", "steps", "one of cosine, linear"),
-        ("content_loss", "l2", "one of l1, charbonnier"),
+        ("content_loss", "l2", "one of l1, charbonnier, psnr"),
         ("camera_share", -0.1, "between 0 and 1"),
         ("white_share", 0.6, r"white_share=0\.6 must be at most 0\.5"),
     ],
