@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from pix2pix import checkpoints, memory, networks, settings, tiles
 from pix2pix.settings import Settings
 
-# for the layers of a tile: 6.2 megapixels in bfloat16, 3.1 in float32. Smaller ones cost time: what
-# overlaps is 2.7% of 12 megapixels in two tiles, 5.9% in four
-TILE_BYTES = 1_200_000_000
+# for the layers of a tile: 12.5 megapixels in bfloat16, half as many in float32. Smaller ones cost
+# time: what overlaps is 2.7% of 12 megapixels in two tiles, 5.9% in four
+TILE_BYTES = 2_400_000_000
+# with so much memory for each process: beside a tile there are up to 100 megapixels of photographs
+# in work, and their files. With less, tiles take half
+ROOMY_BYTES, CRAMPED_TILE_BYTES = 7_500_000_000, 1_200_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
 HUGE_PIXELS, HUGE_TILE_BYTES = 100_000_000, 800_000_000
 OVERLAP_PIXELS = 64  # of neighbouring tiles, at least
@@ -74,7 +77,8 @@ class Denoiser:
         generator: noisy -> denoised, float32 (batch, height, width, 3) in [-1, 1].
         made_with: The settings it was made with: they say what sizes it takes.
         tile_pixels: Tiles have at most the area of a square of this side; memory grows with it.
-            None: what fits into `TILE_BYTES`.
+            None: what fits into `TILE_BYTES`, or half of it where this process's part of the
+            machine's memory, shared as its cores are, is less than `ROOMY_BYTES`.
 
     Raises:
         ValueError: tiles too small to overlap.
@@ -97,7 +101,7 @@ class Denoiser:
             self.smallest_tile_pixels = tile_pixels = made_with.pixel_multiple
         self.bytes_of_pixel = memory.bytes_of_pixel(made_with.width, _value_bytes(generator))
         if tile_pixels is None:
-            tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
+            tile_pixels = math.isqrt(_tile_bytes() // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
         self._turn = threading.Lock()
         self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels
@@ -244,6 +248,13 @@ def _put(
         np.rint(levels, out=levels)
         np.clip(levels, 0, most, out=levels)
         result[place] = levels
+
+
+def _tile_bytes() -> int:
+    cores = len(os.sched_getaffinity(0))
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or cores
+    share = memory.of_machine() * min(1.0, threads / cores)
+    return TILE_BYTES if share >= ROOMY_BYTES else CRAMPED_TILE_BYTES
 
 
 def _value_bytes(generator: keras.Model) -> int:

@@ -100,19 +100,21 @@ def _noise_variance(patches: NDArray[np.float32]) -> float:
             return 0.0
         left = _variance_left(math.sqrt(variance))[means]
         enough = max(round(LEAST_KEPT * len(left)), FEWEST_PATCHES)
-        least = min(KEPT_VARIANCE, -_smallest(-left, enough))
-        unclipped = np.flatnonzero(left >= least)
+        unclipped = _up_to(-left, -KEPT_VARIANCE, enough)
         energy = texture[unclipped] / left[unclipped]
-        limit = max(variance * _texture_limit(), _smallest(energy, FEWEST_PATCHES))
-        kept = unclipped[energy <= limit]
+        kept = unclipped[_up_to(energy, variance * _texture_limit(), FEWEST_PATCHES)]
         before, variance = variance, _flat_variance(vectors[kept]) / float(left[kept].mean())
         if abs(variance - before) < 0.004 * before:
             break
     return variance
 
 
-def _smallest(values: NDArray[np.floating], count: int) -> float:
-    return float(np.partition(values, count - 1)[count - 1])
+def _up_to(values: NDArray[np.floating], limit: float, fewest: int) -> NDArray[np.intp]:
+    """Places of the values up to a limit, or of the `fewest` smallest where it leaves less."""
+    places = np.flatnonzero(values <= limit)
+    if len(places) >= fewest:  # nearly always, and the partition takes most of the time
+        return places
+    return np.flatnonzero(values <= np.partition(values, fewest - 1)[fewest - 1])
 
 
 def _flat_variance(vectors: NDArray[np.float32]) -> float:
