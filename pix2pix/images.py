@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -264,17 +263,6 @@ def decode_rgb(data: bytes, halved_above: int = LARGEST_SIDE) -> np.ndarray:
     except ValueError as error:
         raise Undecodable(f"{error}; {DAMAGED}") from error
     return _rgb(np.asarray(Image.fromarray(whole).reduce(2))) if halved else whole
-
-
-def shown(encoded: bytes) -> np.ndarray:
-    """The pixels of a file that `encode` wrote, as `decode_rgb` gives them, JPEG in half the time.
-
-    Its decoder fills missing data with grey without a word: not for files from elsewhere.
-    """
-    if not encoded.startswith(jpeg.START):
-        return decode_rgb(encoded)
-    pixels = imagecodecs.jpeg8_decode(encoded)
-    return _rgb(pixels.reshape(*pixels.shape[:2], -1))
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:

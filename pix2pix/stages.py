@@ -249,7 +249,7 @@ class Denoise:
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
         # a lossy file is measured as it will be seen: after its quantisation
         exact = photograph.format in ("PNG", "TIFF")
-        return encoded, images.eight_bit(pixels) if exact else images.shown(encoded), note
+        return encoded, images.eight_bit(pixels) if exact else images.decode_rgb(encoded), note
 
     def _measured(
         self, before: np.ndarray, seen: np.ndarray, about: Row, relative_path: str

@@ -197,7 +197,7 @@ def test_a_jpeg_that_stores_rgb_keeps_its_colours(segments: list[bytes]) -> None
     assert psnr_db(np.asarray(picture()), images.decode(source).pixels) > 40
     result = unchanged(source)
     assert psnr_db(np.asarray(picture()), np.asarray(opened(result))) > 40
-    np.testing.assert_array_equal(images.shown(result), images.decode_rgb(result))
+    np.testing.assert_array_equal(np.asarray(opened(result)), images.decode_rgb(result))
 
 
 @pytest.mark.parametrize("segments", [[], [segment(0xEE, b"Adobe\0\x64\0\0\0\0\x01")]])
@@ -207,7 +207,7 @@ def test_a_jpeg_without_jfif_keeps_its_colours(segments: list[bytes]) -> None:
     assert b"JFIF" not in result
     assert psnr_db(np.asarray(picture()), images.decode(source).pixels) > 33
     assert psnr_db(np.asarray(opened(source)), np.asarray(opened(result))) > 45
-    np.testing.assert_array_equal(images.shown(result), images.decode_rgb(result))
+    np.testing.assert_array_equal(np.asarray(opened(result)), images.decode_rgb(result))
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -353,7 +353,7 @@ def test_any_jpeg_goes_round(
     assert opened(source).size == opened(result).size
     assert opened(source).getexif()[ORIENTATION] == opened(result).getexif()[ORIENTATION]
     np.testing.assert_array_equal(np.asarray(opened(source).convert("RGB")), first.pixels)
-    np.testing.assert_array_equal(images.shown(result), second.pixels)
+    np.testing.assert_array_equal(np.asarray(opened(result).convert("RGB")), second.pixels)
 
 
 @given(

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -90,3 +91,24 @@ def test_colours_are_guessed_as_libjpeg_does(
 def test_broken_structures_say_where(data: bytes, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         jpeg.parted(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 3}])
+def test_what_is_whole_is_decoded_to_pillow_s_pixels(mode: str, options: dict[str, Any]) -> None:
+    chance = np.random.default_rng(0)
+    picture = Image.fromarray(chance.integers(0, 256, (67, 41, 3), np.uint8)).convert(mode)
+    data = saved(picture, "JPEG", **options)
+    expected = np.asarray(Image.open(io.BytesIO(data))).reshape(67, 41, -1)
+    parted = jpeg.parted(data)
+    np.testing.assert_array_equal(parted.stored(), expected)
+    assert parted._whole() is not None  # so it wasn't Pillow that decoded it
+
+
+def test_missing_data_with_an_end_behind_it_is_damage() -> None:
+    chance = np.random.default_rng(0)
+    whole = saved(Image.fromarray(chance.integers(0, 256, (64, 64, 3), np.uint8)), "JPEG")
+    parted = jpeg.parted(whole[: len(whole) * 3 // 4] + whole[-2:])
+    assert parted._whole() is None
+    with pytest.raises(ValueError, match="can't be decoded"):
+        parted.stored()
