@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pix2pix import checkpoints, memory, networks, settings, tiles
+from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
 # for the layers of a tile: 12.5 megapixels in bfloat16, half as many in float32. Smaller ones cost
@@ -117,7 +117,8 @@ class Denoiser:
         """The photograph without its noise, in smaller tiles where memory doesn't suffice.
 
         A photograph larger than a tile goes through in overlapping tiles that fade into each other
-        (sides are mirrored at their ends, see `tiles.Plan`). Beside input and output, memory holds
+        (sides are mirrored at their ends, see `tiles.Plan`). Then a residual generator gives back
+        what it took for noise and wasn't (see `texture`). Beside input and output, memory holds
         one tile and a strip as wide as the photograph and as high as tiles overlap.
 
         Args:
@@ -147,8 +148,13 @@ class Denoiser:
         while True:
             plan = self._plan(pixels, size)
             try:
+                denoised = self._joined(pixels, plan)
+                if self.made_with.generator == "residual":  # the U-Net changes more than noise
+                    texture.give_back(pixels, denoised)
+                if strength < 1:
+                    _mix(pixels, denoised, strength)
                 note = f"out of memory: tiles of {size} pixels instead of {wanted}"
-                return Result(self._joined(pixels, strength, plan), note if size < wanted else None)
+                return Result(denoised, note if size < wanted else None)
             except (MemoryError, tf.errors.ResourceExhaustedError) as error:
                 while size > self.smallest_tile_pixels and self._plan(pixels, size) == plan:
                     size //= 2  # until that makes a difference for this photograph
@@ -171,7 +177,7 @@ class Denoiser:
         multiple = self.made_with.pixel_multiple
         return tiles.plan(height, width, side * side, multiple, self.overlap_pixels)
 
-    def _joined(self, pixels: Pixels, strength: float, plan: tiles.Plan) -> Pixels:
+    def _joined(self, pixels: Pixels, plan: tiles.Plan) -> Pixels:
         """All tiles, faded into each other: first each with its left, then with its upper one."""
         rows, columns, height, width = plan
         result, strip = np.empty_like(pixels), columns[-1] + width
@@ -190,8 +196,8 @@ class Denoiser:
                     under[:, place] = piece[below - row :]
                     upper = above[:, place] * (1 - down) + piece[: len(above)] * down
                     lower = piece[len(above) : below - row]
-                    _put(upper, result, pixels, row, start, strength)
-                    _put(lower, result, pixels, row + len(above), start, strength)
+                    _put(upper, result, row, start)
+                    _put(lower, result, row + len(above), start)
                 left = values[:, kept:].copy()
             above = under
         return result
@@ -220,10 +226,7 @@ def _function(generator: keras.Model, dtype: tf.DType) -> tf.types.experimental.
     return tf.function(values, input_signature=[tf.TensorSpec((1, None, None, 3), dtype)])
 
 
-def _put(
-    values: NDArray[np.float32], result: Pixels, pixels: Pixels, row: int, column: int,
-    strength: float,
-) -> None:  # fmt: skip
+def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> None:
     """Rounds values in [-1, 1] into the result at (row, column), less what lies beyond its end.
 
     Raises:
@@ -236,10 +239,6 @@ def _put(
         rows = slice(row + start, row + start + len(levels))
         place = (rows, slice(column, column + levels.shape[1]))
         levels *= np.float32(most / 2)
-        if strength < 1:
-            levels -= pixels[place]
-            levels *= np.float32(strength)
-            levels += pixels[place]
         if not np.isfinite(levels.sum(dtype=np.float64)):
             raise FloatingPointError(
                 f"the generator gave values that are not finite in rows {rows.start} to "
@@ -248,6 +247,17 @@ def _put(
         np.rint(levels, out=levels)
         np.clip(levels, 0, most, out=levels)
         result[place] = levels
+
+
+def _mix(pixels: Pixels, denoised: Pixels, strength: float) -> None:
+    """Puts a photograph's noise back, but for a share of it; changes `denoised`."""
+    for start in range(0, len(pixels), STRIP_ROWS):
+        rows = slice(start, start + STRIP_ROWS)
+        levels = denoised[rows].astype(np.float32)
+        levels -= pixels[rows]
+        levels *= np.float32(strength)
+        levels += pixels[rows]
+        denoised[rows] = np.rint(levels, out=levels)
 
 
 def _tile_bytes() -> int:

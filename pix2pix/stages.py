@@ -52,7 +52,8 @@ class Way:
         sha256: The checksum of its weights, for the rows.
         strength: Share of the noise to take away, 0 to 1.
         quality: Of lossy formats, 1 to 100; None: as the source.
-        clean_sigma: Noise level, in levels of 255, up to which an image is passed through.
+        clean_sigma: Noise level, in levels of 255, up to which an image is passed through. Where
+            it isn't 0, one is too of which less than a level is taken.
         precision: See `denoiser.dtype_policy`.
         reference_url: A folder of clean images under the same relative paths, or None.
         embed: Whether the row of an image also holds the file that is in the output.
@@ -232,24 +233,30 @@ class Denoise:
         elif harm.is_clean(before, sigma, self.way.clean_sigma):
             about |= {"status": "skipped_clean"}
         else:
-            encoded, seen, note = self._denoised(photograph, last_try)
-            verdict = harm.verdict(before, seen, sigma)
-            about |= {"status": "denoised", "message": note}
-            if not verdict.accepted:
-                encoded, seen = data, before
-                about |= {"status": "kept_original", "message": verdict.message}
+            result, shown, more = self._denoised(photograph, before, sigma, last_try)
+            about |= more
+            if result:
+                encoded, seen = result, shown
         return encoded, about | self._measured(before, seen, about, relative_path)
 
     def _denoised(
-        self, photograph: images.Photograph, last_try: bool
-    ) -> tuple[bytes, np.ndarray, str | None]:
-        """The denoised file, what is seen of it, and a note where memory was short."""
+        self, photograph: images.Photograph, before: np.ndarray, sigma: float, last_try: bool
+    ) -> tuple[bytes, np.ndarray, Row]:
+        """The denoised file and what is seen of it, no byte if the original is better kept."""
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
         pixels, note = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
+        after = images.eight_bit(pixels)
+        taken = harm.taken(before, after) / self.way.strength
+        if taken < harm.LEAST_TAKEN and self.way.clean_sigma > 0:
+            message = f"clean: all its noise is {taken:.2g} levels"
+            return b"", before, {"status": "skipped_clean", "message": message}
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
-        # a lossy file is measured as it will be seen: after its quantisation
-        exact = photograph.format in ("PNG", "TIFF")
-        return encoded, images.eight_bit(pixels) if exact else images.decode_rgb(encoded), note
+        if photograph.format not in ("PNG", "TIFF"):
+            after = images.decode_rgb(encoded)  # as it will be seen: after its quantisation
+        verdict = harm.verdict(before, after, sigma)
+        if not verdict.accepted:
+            return b"", before, {"status": "kept_original", "message": verdict.message}
+        return encoded, after, {"status": "denoised", "message": note}
 
     def _measured(
         self, before: np.ndarray, seen: np.ndarray, about: Row, relative_path: str

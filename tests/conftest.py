@@ -96,11 +96,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same by one level less: other weights."""
-    return brightening(tmp_path_factory.mktemp("other"), ADDED - 1)
+    """The same by half a level less: other weights."""
+    return brightening(tmp_path_factory.mktemp("other"), ADDED - 0.5)
 
 
-def brightening(folder: Path, levels: int) -> str:
+def brightening(folder: Path, levels: float) -> str:
     """A checkpoint in a folder whose generator makes every photograph brighter."""
     import keras
 

@@ -149,3 +149,12 @@ def test_what_is_too_small_to_judge_is_clean_only_in_one_colour() -> None:
     assert not harm.is_clean(small, metrics.noise_sigma(small))
     assert harm.is_clean(np.full((3, 3, 3), [1, 2, 3], np.uint8), 0.0)
     assert harm.is_clean(np.full((300, 300, 3), [1, 2, 3], np.uint8), 0.0)
+
+
+def test_what_was_taken_is_counted_in_levels() -> None:
+    before = np.full((64, 48, 3), 100, np.uint8)
+    after = before.copy()
+    assert harm.taken(before, after) == 0.0
+    after[::2] += 3  # of the rows that are compared all have it
+    after[..., 1] = before[..., 1]
+    assert harm.taken(before, after) == pytest.approx(3 * (2 / 3) ** 0.5)

@@ -1,0 +1,72 @@
+"""What was taken beyond the noise is given back, and nothing else."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pix2pix import texture
+
+SIGMA = 5.0
+
+
+def _taken(
+    sides: tuple[int, int], by: float = SIGMA, brightness: float = 128.0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A photograph of one brightness with noise, and the same without."""
+    chance = np.random.default_rng(0)
+    noisy = np.rint(chance.normal(brightness, by, (*sides, 3)))
+    after = np.full((*sides, 3), round(brightness), np.uint8)
+    return np.clip(noisy, 0, 255).astype(np.uint8), after
+
+
+@pytest.mark.parametrize("sides", [(512, 512), (200, 333), (9, 600), (600, 9)])
+def test_noise_stays_taken(sides: tuple[int, int]) -> None:
+    before, after = _taken(sides)
+    texture.give_back(before, after)
+    assert np.abs(after - 128.0).mean() < 0.1  # a block of noise has 1.5 times its energy by chance
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_taken_beyond_the_noise_is_given_back(dtype: type) -> None:
+    before, after = _taken((256, 256))
+    cloth = 20.0 * (np.indices((64, 64)).sum(axis=0) % 2)[..., None]  # 10 levels around its mean
+    before[96:160, 96:160] = np.clip(before[96:160, 96:160] + cloth - 10, 0, 255)
+    scale = np.iinfo(dtype).max // 255
+    before, after = (image.astype(dtype) * dtype(scale) for image in (before, after))
+    taken = before.astype(np.float64) - after
+    texture.give_back(before, after)
+    left = before.astype(np.float64) - after
+    inside, outside = left[108:148, 108:148] / scale, left[:80] / scale
+    assert np.sqrt(np.square(taken[108:148, 108:148] / scale).mean()) == pytest.approx(
+        np.hypot(10, SIGMA), rel=0.03
+    )
+    # as much as noise has in the quieter blocks, and half of that again, stays taken
+    assert np.sqrt(np.square(inside).mean()) == pytest.approx(SIGMA * np.sqrt(1.5), rel=0.06)
+    assert np.sqrt(np.square(outside).mean()) == pytest.approx(SIGMA, rel=0.02)
+
+
+def test_noise_that_grows_with_brightness_is_no_texture() -> None:
+    dark, bright = _taken((256, 128), 2.0, 60.0), _taken((256, 128), 9.0, 190.0)
+    before, after = (np.concatenate(both, axis=1) for both in zip(dark, bright, strict=True))
+    clean = after.astype(np.float64)
+    texture.give_back(before, after)
+    assert np.abs(after - clean)[:, :120].mean() < 0.1
+    assert np.abs(after - clean)[:, 136:].mean() < 0.2
+
+
+def test_what_is_given_back_lies_between_both() -> None:
+    chance = np.random.default_rng(1)
+    before, after = chance.integers(0, 256, (2, 150, 170, 3), np.uint8)
+    kept = after.copy()
+    texture.give_back(before, after)
+    assert (np.minimum(before, kept) <= after).all()
+    assert (after <= np.maximum(before, kept)).all()
+
+
+@pytest.mark.parametrize("sides", [(5, 5), (7, 900), (40, 40)])
+def test_too_few_blocks_say_nothing(sides: tuple[int, int]) -> None:
+    before, after = _taken(sides)
+    after[0] = 0
+    kept = after.copy()
+    texture.give_back(before, after)
+    np.testing.assert_array_equal(after, kept)
