@@ -169,8 +169,9 @@ def test_16_bits_say_the_same_as_8_and_more(
     pixels = photographs[0][:200, :200]
     after = model.denoised(pixels.astype(np.uint16) * 257)
     assert after.dtype == np.uint16
-    # it rounds to a level, before and after texture is given back
-    assert np.abs(after / 257 - model.denoised(pixels)).max() <= 1 + 1e-2
+    apart = np.abs(after / 257 - model.denoised(pixels))
+    assert apart.max() <= 1.1  # it rounds to a level, before and after texture is given back
+    assert np.quantile(apart, 0.99) <= 0.6
     assert len(np.unique(after)) > 10_000
 
 
