@@ -171,7 +171,7 @@ def test_16_bits_say_the_same_as_8_and_more(
     assert after.dtype == np.uint16
     apart = np.abs(after / 257 - model.denoised(pixels))
     assert apart.max() <= 1.1  # it rounds to a level, before and after texture is given back
-    assert np.quantile(apart, 0.99) <= 0.6
+    assert np.quantile(apart, 0.9) <= 0.5
     assert len(np.unique(after)) > 10_000
 
 
