@@ -67,7 +67,7 @@ def tiny_checkpoint(folder: Path) -> str:
     """A checkpoint of a generator that takes no time."""
     from tests.conftest import brightening
 
-    return brightening(folder, 1)
+    return brightening(folder, 2)
 
 
 def main(
