@@ -15,6 +15,7 @@ OPTIMIZERS = "optimizers.npz"
 GENERATOR = "generator.weights.h5"  # in the state: the weights that learn, where others are kept
 DISCRIMINATOR = "discriminator.weights.h5"
 CONTENT = {"l1": losses.l1, "charbonnier": losses.charbonnier, "psnr": losses.psnr}
+GENERATES, DISCRIMINATES = 0, 1  # places of the optimizers
 
 
 class Adam(keras.optimizers.Adam):
@@ -64,7 +65,10 @@ class Gan:
                 optimizer.build(network.trainable_variables)
                 self.optimizers.append(optimizer)
         self.rate_share = 1.0
-        self._step = tf.function(self._step_of_all, reduce_retracing=True)
+        # patches may grow: each size has a graph of its own, none is for all sizes
+        self._step = tf.function(self._step_of_all)
+        self._part = tf.function(self._part_of_all)
+        self._end = tf.function(self._end_of_all)
 
     def step(self, noisy: np.ndarray, clean: np.ndarray, judged: bool = True) -> tf.Tensor:
         """Trains the discriminator, then the generator once (Isola et al. 2017, 3.3).
@@ -81,52 +85,111 @@ class Gan:
         """
         judged = judged and self.discriminator is not None
         rate_share = tf.constant(self.rate_share, tf.float32)
-        return self._step(tf.constant(noisy), tf.constant(clean), rate_share, judged)
+        if self.settings.accumulation == 1:
+            return self._step(tf.constant(noisy), tf.constant(clean), rate_share, judged)
+        return self._step_in_parts(noisy, clean, rate_share, judged)
+
+    def _step_in_parts(
+        self, noisy: np.ndarray, clean: np.ndarray, rate_share: tf.Tensor, judged: bool
+    ) -> tf.Tensor:
+        """The same step with memory for a part of the patches at a time.
+
+        For the discriminator the generator works once more, or it would have to hold all parts.
+        """
+        count, discrimination = self.settings.accumulation, tf.zeros(1)
+        cuts = [np.split(levels, count) for levels in (noisy, clean)]
+
+        def ended(place: int) -> tf.Tensor:
+            sums: list[tf.Tensor] = []
+            for part, both in enumerate(zip(*cuts, strict=True)):
+                levels = [tf.constant(cut) for cut in both]
+                given = self._part(*levels, tf.constant(part), place, judged)
+                sums = [a + b for a, b in zip(sums, given, strict=True)] if sums else given
+            return self._end([total / count for total in sums], rate_share, place, judged)
+
+        for _ in range(self.settings.critic_steps if judged else 0):
+            discrimination = ended(DISCRIMINATES)
+        return tf.concat([ended(GENERATES), discrimination], 0)
 
     def _step_of_all(
         self, noisy: tf.Tensor, clean: tf.Tensor, rate_share: tf.Tensor, judged: bool
     ) -> tf.Tensor:
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            optimizer.learning_rate = rate * rate_share
-        parts = self.strategy.run(self._step_of_one, args=(noisy, clean, judged))
+        self._set_rates(rate_share)
+        values = self.strategy.run(self._step_of_one, args=(noisy, clean, judged))
         self._average()
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def _step_of_one(
         self, noisy_levels: tf.Tensor, clean_levels: tf.Tensor, judged: bool
     ) -> tf.Tensor:
-        noisy = tf.cast(noisy_levels, tf.float32) / 127.5 - 1.0
-        clean = tf.cast(clean_levels, tf.float32) / 127.5 - 1.0
-        discrimination = tf.constant(0.0)
+        noisy, clean, discrimination = _scaled(noisy_levels), _scaled(clean_levels), tf.zeros(1)
         with tf.GradientTape() as tape:
             denoised = self.generator(noisy, training=True)
             with tape.stop_recording():
                 for _ in range(self.settings.critic_steps if judged else 0):
-                    discrimination = self._train_discriminator(noisy, clean, denoised)
-            total, adversarial = self._generator_loss(noisy, clean, denoised, judged)
+                    discrimination, gradients = self._discriminated(noisy, clean, denoised, 0)
+                    self._learn(DISCRIMINATES, gradients, judged)
+            total, values = self._generator_losses(noisy, clean, denoised, judged)
         gradients = tape.gradient(total, self.generator.trainable_variables)
-        weights = self.settings.l1_weight + (self.settings.adversarial_weight if judged else 0.0)
-        self._learn(0, self.generator, gradients, weights)
-        parts = tf.stack([total, losses.l1(clean, denoised), adversarial, discrimination])
-        return parts / self.strategy.num_replicas_in_sync
+        self._learn(GENERATES, gradients, judged)
+        return tf.concat([values, discrimination], 0) / self.strategy.num_replicas_in_sync
 
-    def _generator_loss(
+    def _part_of_all(
+        self, noisy: tf.Tensor, clean: tf.Tensor, part: tf.Tensor, place: int, judged: bool
+    ) -> list[tf.Tensor]:
+        return self.strategy.run(self._part_of_one, args=(noisy, clean, part, place, judged))
+
+    def _part_of_one(
+        self,
+        noisy_levels: tf.Tensor,
+        clean_levels: tf.Tensor,
+        part: tf.Tensor,
+        place: int,
+        judged: bool,
+    ) -> list[tf.Tensor]:
+        """Losses and gradients of one network for a part of this worker's patches."""
+        noisy, clean = _scaled(noisy_levels), _scaled(clean_levels)
+        with tf.GradientTape() as tape:
+            denoised = self.generator(noisy, training=True)
+            if place == DISCRIMINATES:
+                with tape.stop_recording():
+                    values, gradients = self._discriminated(noisy, clean, denoised, part)
+                return [values, *gradients]
+            total, values = self._generator_losses(noisy, clean, denoised, judged)
+        return [values, *tape.gradient(total, self.generator.trainable_variables)]
+
+    def _end_of_all(
+        self, means: list[tf.Tensor], rate_share: tf.Tensor, place: int, judged: bool
+    ) -> tf.Tensor:
+        self._set_rates(rate_share)
+        values = self.strategy.run(self._end_of_one, args=(means, place, judged))
+        if place == GENERATES:
+            self._average()
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+    def _end_of_one(self, means: list[tf.Tensor], place: int, judged: bool) -> tf.Tensor:
+        """Lets one network learn from the means of a worker's parts."""
+        values, *gradients = means
+        self._learn(place, gradients, judged)
+        return values / self.strategy.num_replicas_in_sync
+
+    def _generator_losses(
         self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor, judged: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The generator's whole loss, and the adversarial part of it without its weight."""
+        """The generator's loss, and (3,): it, L1, and its adversarial part without the weight."""
         settings, adversarial = self.settings, tf.constant(0.0)
         if judged:
             logits = self.discriminator([noisy, denoised], training=True)
             adversarial = losses.adversarial(logits, settings.adversarial)
         content = CONTENT[settings.content_loss](clean, denoised)
         total = settings.adversarial_weight * adversarial + settings.l1_weight * content
-        return total, adversarial
+        return total, tf.stack([total, losses.l1(clean, denoised), adversarial])
 
-    def _train_discriminator(
-        self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor
-    ) -> tf.Tensor:
-        """Changes the discriminator once; its loss before that."""
-        settings, weights = self.settings, 1.0
+    def _discriminated(
+        self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor, part: tf.Tensor | int
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The discriminator's loss, (1,), and its gradients."""
+        settings = self.settings
         with tf.GradientTape() as tape:
             loss = losses.discrimination(
                 self.discriminator([noisy, clean], training=True),
@@ -134,48 +197,51 @@ class Gan:
                 settings.adversarial,
             )
             if settings.adversarial == "wgan-gp":
-                weights += settings.penalty_weight
                 loss += settings.penalty_weight * losses.gradient_penalty(
                     lambda candidate: self.discriminator([noisy, candidate], training=True),
-                    clean, denoised, self._mix(tf.shape(clean)[0]),
+                    clean, denoised, self._mix(tf.shape(clean)[0], part),
                 )  # fmt: skip
-        gradients = tape.gradient(loss, self.discriminator.trainable_variables)
-        self._learn(1, self.discriminator, gradients, weights)
-        return loss
+        return loss[tf.newaxis], tape.gradient(loss, self.discriminator.trainable_variables)
 
-    def _mix(self, patches: tf.Tensor) -> tf.Tensor:
-        """Chance in [0, 1) for each of this worker's patches, by its place in the whole batch."""
-        context, workers = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
-        step = tf.cast(self.optimizers[1].iterations, tf.int32)
-        every = tf.random.stateless_uniform(
-            (workers * patches, 1, 1, 1), (self.settings.seed, step)
-        )
-        first = context.replica_id_in_sync_group * patches
+    def _mix(self, patches: tf.Tensor, part: tf.Tensor | int) -> tf.Tensor:
+        """Chance in [0, 1) for each patch of a part, by its place in the batch of all workers."""
+        worker = tf.distribute.get_replica_context().replica_id_in_sync_group
+        parts = self.settings.accumulation
+        count = self.strategy.num_replicas_in_sync * parts * patches
+        step = tf.cast(self.optimizers[DISCRIMINATES].iterations, tf.int32)
+        every = tf.random.stateless_uniform((count, 1, 1, 1), (self.settings.seed, step))
+        first = (worker * parts + part) * patches
         return every[first : first + patches]
 
-    def _learn(
-        self, place: int, network: keras.Model, gradients: list[tf.Tensor], weights: float
-    ) -> None:
+    def _learn(self, place: int, gradients: list[tf.Tensor], judged: bool) -> None:
         """Changes a network by the mean of the workers' gradients, clipped.
 
         Args:
-            place: The optimizer's number.
-            network: What learns.
+            place: `GENERATES` or `DISCRIMINATES`.
             gradients: Of this worker's mean loss, one for each trainable variable.
-            weights: The sum of the weights of the losses.
+            judged: Whether the generator's loss has an adversarial part.
         """
-        context = tf.distribute.get_replica_context()
+        context, settings = tf.distribute.get_replica_context(), self.settings
         share = 1 / self.strategy.num_replicas_in_sync
         summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [share * g for g in gradients])
-        if self.settings.clip_norm > 0:
-            summed, _ = tf.clip_by_global_norm(summed, self.settings.clip_norm * weights)
+        if place == GENERATES:
+            weights = settings.l1_weight + (settings.adversarial_weight if judged else 0)
+        else:
+            weights = 1 + (settings.penalty_weight if settings.adversarial == "wgan-gp" else 0)
+        if settings.clip_norm > 0 and weights > 0:
+            summed, _ = tf.clip_by_global_norm(summed, settings.clip_norm * weights)
+        network = self.generator if place == GENERATES else self.discriminator
         self.optimizers[place].apply(summed, network.trainable_variables)
+
+    def _set_rates(self, rate_share: tf.Tensor) -> None:
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.learning_rate = rate * rate_share
 
     def _average(self) -> None:
         """Moves the averaged weights towards the generator's; faster in the first steps."""
         if self.averaged is self.generator:
             return
-        step = tf.cast(self.optimizers[0].iterations, tf.float32)  # 1 after the first
+        step = tf.cast(self.optimizers[GENERATES].iterations, tf.float32)  # 1 after the first
         kept = tf.minimum(self.settings.averaging, (1 + step) / (10 + step))
         for average, weight in zip(self.averaged.weights, self.generator.weights, strict=True):
             average.assign(weight + kept * (average - weight))
@@ -237,3 +303,8 @@ class Gan:
             for index, optimizer in enumerate(self.optimizers):
                 for place, variable in enumerate(optimizer.variables):
                     variable.assign(values[f"{index}/{place}"])
+
+
+def _scaled(levels: tf.Tensor) -> tf.Tensor:
+    """Levels 0 to 255 as float32 in [-1, 1]."""
+    return tf.cast(levels, tf.float32) / 127.5 - 1.0

@@ -224,7 +224,7 @@ def _checked(pair: Pair, smallest_pixels: int) -> dict[str, str]:
         sizes = [f"{width}x{height}" for height, width in shapes]
         problem = f"noisy is {sizes[0]} and clean is {sizes[1]}: both must have the same size"
     elif min(shapes[0]) < smallest_pixels:
-        problem = f"{shapes[0][1]}x{shapes[0][0]} is smaller than crop_pixels={smallest_pixels}"
+        problem = f"{shapes[0][1]}x{shapes[0][0]} is smaller than patches of {smallest_pixels}"
     return {"name": pair.name, "digest": digest.hexdigest(), "problem": problem}
 
 

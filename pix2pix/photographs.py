@@ -69,7 +69,7 @@ def _checked(photograph: Entry, smallest_pixels: int) -> dict[str, str]:
     except (OSError, images.Undecodable, images.Unsupported, images.TooLarge) as error:
         return {**row, "problem": f"{photograph.uri}: {error}"}
     if min(height, width) < smallest_pixels:
-        smaller = f"{width}x{height} pixels are smaller than crop_pixels={smallest_pixels}"
+        smaller = f"{width}x{height} pixels are smaller than patches of {smallest_pixels}"
         return {**row, "problem": smaller}
     return {**row, "digest": hashlib.sha256(data).hexdigest()}
 

@@ -74,6 +74,9 @@ class Settings:
         0.999, "share of the averaged weights kept in each step, these are what denoises; 0: none"
     )  # ours, as Karras et al. 2018 average generators; paper: none
     batch: int = _setting(16, "patches per step, over all workers together")  # paper: 1 to 10
+    accumulation: int = _setting(
+        1, "parts of a worker's patches that take turns in a step, where memory is short"
+    )  # ours; with BatchNorm each part has statistics of its own
     epochs: int = _setting(200, "passes over the training pairs")  # 6.2, facades
     limit_seconds: float = _setting(
         0.0, "end after about so many seconds, the last epoch cut short; 0: no limit"
@@ -82,6 +85,10 @@ class Settings:
     precision: str = _setting("auto", "float32, bfloat16, or auto: what the hardware is fast at")
     # data
     crop_pixels: int = _setting(128, "height and width of a training patch")  # paper: 256
+    last_crop_pixels: int = _setting(0, "what patches have grown to in the end; 0: they don't")
+    crop_stages: int = _setting(
+        3, "sizes of patches from the first to the last, each for as long"
+    )  # ours; Zamir et al. 2022 (Restormer) take 6
     patches_per_pair: int = _setting(8, "patches cut from an image each time it is visited")  # ours
     camera_share: float = _setting(
         0.5, "with --clean: share of patches that are clean ones with camera noise"
@@ -93,7 +100,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuses what can't be trained."""
         for name in ("width", "levels", "blocks", "discriminator_width", "batch", "epochs",
-                     "crop_pixels", "patches_per_pair", "critic_steps"):  # fmt: skip
+                     "crop_pixels", "patches_per_pair", "critic_steps",
+                     "accumulation"):  # fmt: skip
             self._rule(getattr(self, name) >= 1, name, "at least 1")
         names = {"generator": GENERATORS, "precision": PRECISIONS, "adversarial": OBJECTIVES,
                  "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
@@ -120,11 +128,18 @@ class Settings:
             f"at most {1 - self.camera_share:g}, what camera_share={self.camera_share:g} leaves",
         )  # fmt: skip
         multiple = self.pixel_multiple
+        for name in ("crop_pixels", "last_crop_pixels"):
+            pixels = getattr(self, name)
+            self._rule(
+                pixels % multiple == 0, name,
+                f"a multiple of {multiple} for the generator {self.generator}; use "
+                f"{max(1, pixels // multiple) * multiple}",
+            )  # fmt: skip
         self._rule(
-            self.crop_pixels % multiple == 0, "crop_pixels",
-            f"a multiple of {multiple} for the generator {self.generator}; use "
-            f"{max(1, self.crop_pixels // multiple) * multiple}",
+            self.last_crop_pixels == 0 or self.last_crop_pixels >= self.crop_pixels,
+            "last_crop_pixels", f"0 or at least crop_pixels={self.crop_pixels}",
         )  # fmt: skip
+        self._rule(self.crop_stages >= 2, "crop_stages", "at least 2")
         self._rule(self.crop_pixels >= 32, "crop_pixels", "at least 32, or no patch is judged")
         both = sorted(set(self.validation_scenes) & set(self.test_scenes))
         self._rule(not both, "test_scenes", f"without the validation scenes {', '.join(both)}")

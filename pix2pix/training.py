@@ -12,6 +12,7 @@ from pix2pix import checkpoints, cluster, pairs, photographs, report, settings, 
 from pix2pix.pairs import Pair
 from pix2pix.patches import Sources
 from pix2pix.settings import Settings
+from pix2pix.storage import Entry
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def trained(
         pairs_url: See `pairs.found`.
         run_url: The run's folder; made if it isn't there.
         wanted: What is to be learned.
-        workers: Processes that share each step's batch; `wanted.batch` must be a multiple of it.
+        workers: Processes that share each step's batch; `wanted.batch` must be a multiple of it
+            (times `wanted.accumulation`).
         gpu: Whether each worker takes a GPU.
         max_failures: How many deaths of workers are forgiven, each answered by a new start from
             the latest checkpoint.
@@ -70,10 +72,12 @@ def trained(
         FloatingPointError: a loss was not finite.
         RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
     """
-    if wanted.batch % workers:
+    parts = workers * wanted.accumulation
+    if wanted.batch % parts:
+        times = f", times accumulation={wanted.accumulation}" if wanted.accumulation > 1 else ""
         raise ValueError(
-            f"batch={wanted.batch} must be a multiple of the {workers} workers that share it; use "
-            f"{max(1, wanted.batch // workers) * workers}"
+            f"batch={wanted.batch} must be a multiple of the {workers} workers that share it"
+            f"{times}; use {max(1, wanted.batch // parts) * parts}"
         )
     if clean_urls and wanted.camera_share + wanted.white_share == 0:
         raise ValueError(
@@ -89,12 +93,10 @@ def trained(
         f"({', '.join(sorted({pair.scene for pair in validation}))}) to validate on"
     )
     clean = photographs.found(clean_urls, pairs_url)
-    data = pairs.fingerprint(training + validation, wanted.crop_pixels)
     if clean:
         shares = f"{wanted.camera_share:.0%} camera noise, {wanted.white_share:.0%} white noise"
         show(f"{len(clean)} clean photographs to train on; of all patches {shares}")
-        both = data + photographs.fingerprint(clean, wanted.crop_pixels)
-        data = hashlib.sha256(both.encode()).hexdigest()
+    data = _fingerprint(training + validation, clean, wanted)
     _begin(run_url, wanted, data)
     with cluster.listening(show) as lines:
         job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines, start)
@@ -128,6 +130,19 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
         asked = ", ".join(f"--{name} {getattr(made_with, name)}" for name in others)
         raise ValueError(f"start={url} holds another generator than is wanted: give {asked}")
     return url, sha256
+
+
+def _fingerprint(both: list[Pair], clean: list[Entry], wanted: Settings) -> str:
+    """A SHA-256 over pairs and photographs, all large enough for the largest patches.
+
+    Raises:
+        BadPairs: some can't be used, each named.
+    """
+    smallest = max(wanted.crop_pixels, wanted.last_crop_pixels)
+    data = pairs.fingerprint(both, smallest)
+    if not clean:
+        return data
+    return hashlib.sha256((data + photographs.fingerprint(clean, smallest)).encode()).hexdigest()
 
 
 def _begin(run_url: str, wanted: Settings, data: str) -> None:

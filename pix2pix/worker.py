@@ -5,7 +5,8 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from pix2pix import checkpoints, cluster, denoiser, metrics, pairs, patches, settings, storage
+from pix2pix import (
+    checkpoints,
+    cluster,
+    denoiser,
+    metrics,
+    pairs,
+    patches,
+    schedule,
+    settings,
+    storage,
+)
 from pix2pix.gan import LOSSES, Gan
+from pix2pix.schedule import Progress
 from pix2pix.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,18 +38,6 @@ PROGRESS = "progress.json"
 SECONDS_PER_LINE = 30.0  # of progress within an epoch
 SAMPLE_PIXELS = 256  # of the pictures for TensorBoard
 SCORES = ("psnr_db", "ssim", "noisy_psnr_db", "noisy_ssim")
-
-
-@dataclass
-class Progress:
-    """How far a run has come; it travels in each checkpoint's state."""
-
-    epoch: int = 0  # finished ones
-    step: int = 0
-    seconds: float = 0.0  # of all starts together, as the workers agreed
-    closing_seconds: float = 0.0  # of the last epoch, to validate
-    best_psnr_db: float = -math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def worked(job: "Job") -> dict[str, Any]:
@@ -57,8 +57,8 @@ def worked(job: "Job") -> dict[str, Any]:
         tf.config.set_visible_devices([], "GPU")
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
     worker.resume()
-    while not finished(worker.progress, job.settings):
-        losses, problem = worker.trained_epoch()
+    while not schedule.finished(worker.progress, job.settings):
+        losses, problem = worker.trained_epoch(worker.visits())
         if problem:  # the same on every worker: returning lets none of them wait for another
             return {"epochs": worker.progress.epoch, "not_finite": problem}
         problem = worker.close_epoch(losses)
@@ -66,53 +66,6 @@ def worked(job: "Job") -> dict[str, Any]:
             return {"epochs": worker.progress.epoch, "not_finite": problem}
         ray.train.report(worker.progress.history[-1])  # a barrier: nobody runs ahead
     return {"epochs": worker.progress.epoch, "not_finite": ""}
-
-
-def finished(progress: Progress, run: Settings) -> bool:
-    """Whether all epochs are done, or the time is over."""
-    return progress.epoch >= run.epochs or seconds_left(progress, run) <= 0
-
-
-def seconds_left(progress: Progress, run: Settings) -> float:
-    """Seconds to train on before the run must validate for the last time; may be infinite."""
-    if run.limit_seconds == 0:
-        return math.inf
-    return run.limit_seconds - progress.closing_seconds - progress.seconds
-
-
-def share_done(progress: Progress, run: Settings, step: int, steps: int, seconds: float) -> float:
-    """How much of a run is behind it, from 0 to 1: its steps or its time, what is further.
-
-    Args:
-        progress: As it was when this epoch began.
-        run: `limit_seconds`.
-        step: Of the whole run, from 0.
-        steps: Of the whole run.
-        seconds: Since this epoch began, the same on all workers.
-    """
-    left = seconds_left(progress, run)
-    timed = (progress.seconds + seconds) / (progress.seconds + left) if left > 0 else 1.0
-    return min(1.0, max(step / steps, timed))
-
-
-def rate_share(done: float, step: int, run: Settings) -> float:
-    """The share of the learning rates for a step: rises in a line, then falls to 0.
-
-    Args:
-        done: See `share_done`.
-        step: Of the whole run, from 0.
-        run: `warm_up_steps`, `schedule` and `decay_start`.
-
-    Source:
-        Linear after `decay_start`: the pix2pix authors' code (https://github.com/phillipi/pix2pix
-        and its PyTorch successor: 0.5). Cosine: Loshchilov, Hutter, "SGDR", ICLR 2017, equation 5
-        without restarts (https://arxiv.org/abs/1608.03983).
-    """
-    warm = min(1.0, (step + 1) / run.warm_up_steps) if run.warm_up_steps else 1.0
-    if done <= run.decay_start:
-        return warm
-    fallen = (done - run.decay_start) / (1 - run.decay_start)
-    return warm * (1 - fallen if run.schedule == "linear" else (1 + math.cos(math.pi * fallen)) / 2)
 
 
 class Worker:
@@ -135,6 +88,8 @@ class Worker:
         self.gan = Gan(job.settings, self.strategy)
         self.denoiser = denoiser.Denoiser(self.gan.averaged, job.settings)
         self.progress, self.epoch_seconds = Progress(), 0.0
+        visits = patches.visits_per_epoch(job.sources, job.settings)
+        self.epoch_steps = visits * job.settings.patches_per_pair
         self.noisy_scores: np.ndarray | None = None
 
     def tell(self, line: str) -> None:
@@ -169,27 +124,41 @@ class Worker:
         if self.progress.step:
             self.tell(f"going on after epoch {self.progress.epoch}, step {self.progress.step}")
 
-    def trained_epoch(self) -> tuple[np.ndarray, str]:
+    def visits(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """This worker's patches of the next epoch (`patches.visits`), as large as they now are."""
+        run, progress = self.job.settings, self.progress
+        done = self._share_done(progress.step, 0.0)
+        cut = replace(run, crop_pixels=schedule.crop_pixels(done, run))
+        return patches.visits(self.job.sources, cut, progress.epoch, self.rank, self.workers)
+
+    def _share_done(self, step: int, seconds: float) -> float:
+        run = self.job.settings
+        return schedule.share_done(self.progress, run, step, run.epochs * self.epoch_steps, seconds)
+
+    def trained_epoch(
+        self, visits: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, str]:
         """Trains one epoch, or until the run's time is over.
+
+        Args:
+            visits: A batch for each step, see `patches.visits`.
 
         Returns:
             The means of the `LOSSES` over the epoch and all workers, and a sentence if one of them
             is not finite (the epoch is then left at once).
         """
-        run, progress, job = self.job.settings, self.progress, self.job
-        epoch_steps = patches.visits_per_epoch(job.sources, run) * run.patches_per_pair
+        run, progress = self.job.settings, self.progress
         sums, steps, told = tf.zeros(len(LOSSES)), 0, time.monotonic()
         begun, seconds = told, 0.0
-        visits = patches.visits(job.sources, run, progress.epoch, self.rank, self.workers)
         for noisy, clean in visits:
             if run.limit_seconds > 0:  # what depends on time needs one clock
                 seconds = self._mean(time.monotonic() - begun)
-                if steps and seconds >= seconds_left(progress, run):
+                if steps and seconds >= schedule.seconds_left(progress, run):
                     break
             for both in zip(noisy, clean, strict=True):
                 step = progress.step + steps
-                done = share_done(progress, run, step, run.epochs * epoch_steps, seconds)
-                self.gan.learn_at(rate_share(done, step, run))
+                done = self._share_done(step, seconds)
+                self.gan.learn_at(schedule.rate_share(done, step, run))
                 sums += self.gan.step(*both, judged=done >= run.adversarial_start)
                 steps += 1
             if not np.isfinite(sums).all():  # waits for the steps: a GPU may be some behind
@@ -198,10 +167,10 @@ class Worker:
                 ]
                 place = f"epoch {progress.epoch + 1}, before step {progress.step + steps + 1}"
                 return sums, f"{' and '.join(names)} is not a finite number in {place}"
-            if steps < epoch_steps and time.monotonic() - told > SECONDS_PER_LINE:
+            if steps < self.epoch_steps and time.monotonic() - told > SECONDS_PER_LINE:
                 told = time.monotonic()
                 self.tell(
-                    f"epoch {progress.epoch + 1}/{run.epochs}  {steps / epoch_steps:4.0%}  "
+                    f"epoch {progress.epoch + 1}/{run.epochs}  {steps / self.epoch_steps:4.0%}  "
                     f"{steps / (told - begun):.2f} steps/s  L1 {sums[1] / steps:.4f}"
                 )
         self.epoch_seconds = self._mean(time.monotonic() - begun)

@@ -84,6 +84,24 @@ def test_a_critic_learns_to_tell_clean_from_noisy_with_a_slope_of_one() -> None:
     assert -distance < loss < -0.5  # 10 at first; no critic of slope 1 gets below the distance
 
 
+@pytest.mark.parametrize(  # objectives without statistics of a batch
+    ("objective", "content"), [("wgan-gp", "l1"), ("none", "psnr")]
+)
+def test_parts_that_take_turns_learn_what_the_whole_batch_would(
+    objective: str, content: str
+) -> None:
+    ends = []
+    for accumulation in (1, 2):
+        gan = _gan(
+            adversarial=objective, content_loss=content, accumulation=accumulation, clip_norm=1e-3
+        )
+        losses = [gan.step(*_patches(step)).numpy() for step in range(3)]
+        ends.append([*losses, *gan.generator.get_weights(), *gan.averaged.get_weights()])
+        ends[-1] += gan.discriminator.get_weights() if gan.discriminator else []
+    for whole, parts in zip(*ends, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-6)
+
+
 def test_an_objective_of_none_is_no_adversary() -> None:
     gan, alone = _gan(adversarial="none"), _gan(adversarial_weight=0.0)
     assert gan.discriminator is None

@@ -22,7 +22,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"manifest", "compaction"},
     {"status", "harm"},
     {"pairs", "report", "denoiser", "source", "summary", "outcome"},
-    {"gan", "stages", "photographs"},
+    {"gan", "schedule", "stages", "photographs"},
     {"patches"},
     {"worker", "denoising", "verification", "estimate", "single", "crops", "run_page"},
     {"training", "evaluation", "output_page"},

@@ -135,7 +135,7 @@ def test_bad_pairs_are_all_named_before_training(tmp_path: Path) -> None:
     assert "3 of 4 pairs" in text
     assert "b/size.png: noisy is 40x40 and clean is 41x41" in text
     assert "noisy/c/broken.png" in text
-    assert "d/small.png: 20x20 is smaller than crop_pixels=32" in text
+    assert "d/small.png: 20x20 is smaller than patches of 32" in text
     assert "ok.png" not in text
 
 

@@ -103,7 +103,7 @@ def test_unusable_photographs_are_all_named_and_a_changed_one_is_noticed(tmp_pat
         photographs.fingerprint(photographs.found(urls, ELSEWHERE), smallest_pixels=32)
     text = str(refusal.value)
     assert "2 of 3 clean photographs" in text
-    assert "narrow.png: 1300x31 pixels are smaller than crop_pixels=32" in text
+    assert "narrow.png: 1300x31 pixels are smaller than patches of 32" in text
     assert "broken.jpg" in text
     assert "good.jpg" not in text
     (tmp_path / "narrow.png").unlink()

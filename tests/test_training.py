@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2pix import checkpoints, storage, training
+from pix2pix import checkpoints, pairs, storage, training, worker
+from pix2pix.patches import Sources
+from pix2pix.schedule import Progress
 from pix2pix.settings import Settings
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -93,6 +95,18 @@ def test_two_workers_mix_clean_and_denoised_as_one_would(tmp_path: Path) -> None
     assert _furthest(*ends) < 1e-4
 
 
+@pytest.mark.slow
+def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing_patches(
+    tmp_path: Path,
+) -> None:
+    growing, ends = {"batch": 44, "epochs": 2, "last_crop_pixels": 64, "crop_stages": 2}, []
+    for workers in (1, 2):
+        wanted = _with(adversarial="wgan-gp", accumulation=workers, **growing)
+        _trained(tmp_path / str(workers), wanted, workers)
+        ends.append(_weights(tmp_path / str(workers)))
+    assert _furthest(*ends) < 1e-4
+
+
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
     arrays = _weights(one_epoch)
     averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
@@ -105,6 +119,11 @@ def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -
 def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     storage.copy(str(one_epoch), str(broken))
+    for path in broken.rglob("settings.json"):  # as if a version had begun it that knew fewer
+        known = json.loads(path.read_text())
+        for name in ("accumulation", "last_crop_pixels", "crop_stages"):
+            del known[name]
+        path.write_text(json.dumps(known))
     done, lines = _trained(broken, _with(epochs=2))
     _trained(tmp_path / "unbroken", _with(epochs=2))
     assert "going on after epoch 1, step 3" in lines
@@ -164,6 +183,35 @@ def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch=22 must be a multiple of the 4 workers .* use 20"):
         _trained(tmp_path / "run", SETTINGS, workers=4)
+    with pytest.raises(ValueError, match="2 workers that share it, times accumulation=2; use 20"):
+        _trained(tmp_path / "run", _with(accumulation=2), workers=2)
+
+
+def test_pairs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> None:
+    with pytest.raises(pairs.BadPairs, match="256x256 is smaller than patches of 288"):
+        _trained(tmp_path / "run", _with(last_crop_pixels=288))
+
+
+def test_photographs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "small.png")
+    with pytest.raises(pairs.BadPairs, match="40x40 pixels are smaller than patches of 64"):
+        training.trained(
+            str(SAMPLES / "pairs"),
+            str(tmp_path / "run"),
+            _with(last_crop_pixels=64),
+            clean_urls=(str(tmp_path),),
+        )
+
+
+def test_patches_grow_from_epoch_to_epoch() -> None:
+    wanted = _with(epochs=4, last_crop_pixels=64, crop_stages=2, batch=4)
+    found = pairs.found(str(SAMPLES / "pairs"))[:4]
+    job = training.Job("", wanted, Sources(found, []), found, "", False, None)
+    alone, sides = worker.Worker(job, rank=0, workers=1), []
+    for epoch in range(4):  # of one visit, three steps
+        alone.progress = Progress(epoch, step=3 * epoch)
+        sides += [noisy.shape[2:4] for noisy, _ in alone.visits()]
+    assert sides == [(32, 32), (32, 32), (64, 64), (64, 64)]
 
 
 def test_photographs_without_a_share_are_refused(tmp_path: Path) -> None:

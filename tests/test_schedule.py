@@ -2,8 +2,8 @@ import math
 
 import pytest
 
+from pix2pix.schedule import Progress, crop_pixels, finished, rate_share, share_done
 from pix2pix.settings import Settings
-from pix2pix.worker import Progress, finished, rate_share, share_done
 
 
 def _share(done: float, step: int = 10**6, **changes: object) -> float:
@@ -55,3 +55,15 @@ def test_a_run_is_finished_when_no_time_is_left_to_validate_again() -> None:
     assert finished(Progress(epoch=3, seconds=90, closing_seconds=10), run)
     assert finished(Progress(epoch=10), run)
     assert not finished(Progress(epoch=9, seconds=1e9), Settings(epochs=10))
+
+
+def test_patches_grow_in_equal_stages_to_multiples_that_the_generator_takes() -> None:
+    run = Settings(crop_pixels=96, last_crop_pixels=192, crop_stages=3)
+    sizes = [crop_pixels(done, run) for done in (0, 0.33, 0.34, 0.66, 0.67, 1)]
+    assert sizes == [96, 96, 144, 144, 192, 192]
+    run = Settings(crop_pixels=96, last_crop_pixels=176, crop_stages=4, levels=5)
+    assert [crop_pixels(done, run) for done in (0, 0.3, 0.6, 0.9)] == [96, 128, 144, 176]
+
+
+def test_patches_stay_as_they_are_unless_told() -> None:
+    assert crop_pixels(1.0, Settings(crop_pixels=64)) == 64
