@@ -40,6 +40,7 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/denoise.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/noise.py
+	$(BIN)/python benchmarks/train.py
 
 # Trains what ships, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see docs/model-card.md).
 train-shipped: .venv/installed
