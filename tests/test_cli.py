@@ -1,5 +1,6 @@
 """The program as a user starts it: real processes, real Ray, its exit codes and its words."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,19 @@ PIX2PIX = str(Path(sys.executable).parent / "pix2pix")
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
-def _run(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run([PIX2PIX, *map(str, words)], capture_output=True, text=True, timeout=300)
+def _run(*words: object, address: str = "") -> subprocess.CompletedProcess:
+    """What the program did, in a Ray of its own or in the one at an address."""
+    command = [PIX2PIX, *map(str, words)]
+    variables = os.environ | ({"RAY_ADDRESS": address} if address else {})
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables)
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster: None) -> str:
+    """A Ray that runs already: to start one takes most of a command's time."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +66,7 @@ def test_training_says_what_it_does_and_nothing_else(
 
 
 def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_with_4(
-    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path, address: str
 ) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
@@ -63,13 +75,13 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
         Image.fromarray(noise[place]).save(archive / f"{place}.png")
     (archive / "broken.jpg").write_bytes(b"\xff\xd8 nothing more")
     command = ("denoise", archive, tmp_path / "output", "--checkpoint", run[0])
-    done = _run(*command, "--max-failed", "20%", "--embed")
+    done = _run(*command, "--max-failed", "20%", "--embed", address=address)
     assert (done.returncode, done.stderr) == (3, "")
     assert "6 images: 5 denoised, 1 failed" in done.stdout
     assert len(list((tmp_path / "output/images").iterdir())) == 5
     query = f"select count(*), count(denoised) from '{tmp_path}/output/status/*.parquet'"
     assert duckdb.sql(query).fetchall() == [(6, 5)]
-    again = _run(*command)  # the default budget is 1%
+    again = _run(*command, address=address)  # the default budget is 1%
     assert (again.returncode, again.stderr) == (4, "")
     assert "6 images: 5 denoised, 1 failed; 0 of them now" in again.stdout
     (tmp_path / "output/images/3.png").unlink()
@@ -79,9 +91,10 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
 
 
 def test_evaluation_shows_every_pair_and_leaves_a_sheet(
-    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+    run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path, address: str
 ) -> None:
-    done = _run("evaluate", SAMPLES / "unseen", "--checkpoint", run[0], "--report", tmp_path)
+    words = ("evaluate", SAMPLES / "unseen", "--checkpoint", run[0], "--report", tmp_path)
+    done = _run(*words, address=address)
     assert (done.returncode, done.stderr) == (0, "")
     names = [path.name for path in (SAMPLES / "unseen/noisy").iterdir()]
     assert all(name in done.stdout for name in names)

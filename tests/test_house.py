@@ -13,7 +13,7 @@ MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.s
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
     {"markup", "xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
-    {"mosaic", "cameras"},
+    {"mosaic", "cameras", "texture"},
     {"noise", "fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
     {"local"},
     {"storage", "images", "metrics", "losses", "networks"},
