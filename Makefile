@@ -73,5 +73,10 @@ train-shipped: .venv/installed
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --quiet install --upgrade 'setuptools>=77' wheel
-	build/lock/bin/python -m pip --quiet install --no-build-isolation '.[dev,quality]'
+	build/lock/bin/python -m pip --quiet install --no-build-isolation '.[aws,dev,quality]'
 	build/lock/bin/python -m pip freeze --all --exclude pix2pix --exclude pip > requirements.lock
+	build/lock/bin/python -m pip --quiet install --dry-run --ignore-installed --report build/gpu.json \
+	    --constraint requirements.lock '.[gpu]'
+	build/lock/bin/python -c 'import json; print(*sorted("{name}=={version}".format(**each["metadata"]) \
+	    for each in json.load(open("build/gpu.json"))["install"] \
+	    if each["metadata"]["name"].startswith("nvidia-")), sep="\n")' > cluster/gpu.lock
