@@ -56,7 +56,8 @@ def rayjobs(server: str, account: Path) -> Api:
             with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            if error.code in (404, 409):
+            # a POST is no stranger to 404: then there is no namespace, or no KubeRay
+            if error.code == 409 or (error.code == 404 and name):
                 return None
             raise
 
@@ -71,7 +72,7 @@ def ended(rayjob: dict[str, Any]) -> bool:
 def exit_code(rayjob: dict[str, Any]) -> int:
     """Ours for a RayJob that is over: 0, also if some images failed within the budget, or 4."""
     status = rayjob.get("status", {})
-    told = re.search(r"exit code (\d+)", status.get("message", ""))
+    told = re.search(r"exit code (\d+)", (status.get("message") or ""))
     partial = told is not None and int(told[1]) == WITHIN_BUDGET
     return 0 if status.get("jobStatus") == "SUCCEEDED" or partial else FAILED
 
@@ -117,7 +118,7 @@ def tonight(
             seen = True
             if ended(there):
                 status = there["status"]
-                message = str(status.get("message", "")).partition("\n")[0]
+                message = str((status.get("message") or "")).partition("\n")[0]
                 tell(f"{NAME} has ended: {status['jobDeploymentStatus']} {message}".rstrip())
                 return exit_code(there)
             tell(f"{NAME} of {night} is at work")

@@ -137,7 +137,11 @@ def denoise(
         int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
     ] = None,
     clean_sigma: Annotated[
-        float | None, typer.Option(min=0, help="Noise level up to which an image is left alone.")
+        float | None, typer.Option(
+            min=0,
+            help="Noise level up to which an image is left alone; 0 also denoises one of which "
+            "less than a level would be taken.",
+        )
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
-# for the layers of a tile: 12.5 megapixels in bfloat16, half as many in float32. Smaller ones cost
-# time: what overlaps is 2.7% of 12 megapixels in two tiles, 5.9% in four
-TILE_BYTES = 2_400_000_000
-# with so much memory for each process: beside a tile there are up to 100 megapixels of photographs
-# in work, and their files. With less, tiles take half
-ROOMY_BYTES, CRAMPED_TILE_BYTES = 7_500_000_000, 1_200_000_000
+# for the layers of a tile: 6.2 megapixels in bfloat16, 3.1 in float32. Smaller ones cost time: what
+# overlaps is 2.7% of 12 megapixels in two tiles, 5.9% in four. The same on every machine, as seams
+# depend on it
+TILE_BYTES = 1_200_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
 HUGE_PIXELS, HUGE_TILE_BYTES = 100_000_000, 800_000_000
 OVERLAP_PIXELS = 64  # of neighbouring tiles, at least
@@ -60,10 +58,13 @@ class Result(NamedTuple):
         pixels: uint8 or uint16 (height, width, 3), as it came.
         note: What its row should say of it, such as "out of memory: tiles of 1024 pixels instead
             of 2048"; None where all went as planned.
+        energy: float32 (rows, columns), what all the strength would take in each block of
+            `texture.BLOCK` pixels: its mean square, in levels of 255.
     """
 
     pixels: Pixels
     note: str | None
+    energy: NDArray[np.float32]
 
 
 class Denoiser:
@@ -77,8 +78,7 @@ class Denoiser:
         generator: noisy -> denoised, float32 (batch, height, width, 3) in [-1, 1].
         made_with: The settings it was made with: they say what sizes it takes.
         tile_pixels: Tiles have at most the area of a square of this side; memory grows with it.
-            None: what fits into `TILE_BYTES`, or half of it where this process's part of the
-            machine's memory, shared as its cores are, is less than `ROOMY_BYTES`.
+            None: what fits into `TILE_BYTES`.
 
     Raises:
         ValueError: tiles too small to overlap.
@@ -101,7 +101,7 @@ class Denoiser:
             self.smallest_tile_pixels = tile_pixels = made_with.pixel_multiple
         self.bytes_of_pixel = memory.bytes_of_pixel(made_with.width, _value_bytes(generator))
         if tile_pixels is None:
-            tile_pixels = math.isqrt(_tile_bytes() // self.bytes_of_pixel)
+            tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
         self._turn = threading.Lock()
         self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels
@@ -143,18 +143,19 @@ class Denoiser:
         if not 0 <= strength <= 1:
             raise ValueError(f"strength={strength} must be between 0 (nothing) and 1 (all)")
         if strength == 0 or pixels.size == 0:
-            return Result(pixels.copy(), None)
+            return Result(pixels.copy(), None, np.zeros((0, 0), np.float32))
         size = wanted = min(self._tile_pixels(pixels), tile_pixels or self.tile_pixels)
         while True:
             plan = self._plan(pixels, size)
             try:
                 denoised = self._joined(pixels, plan)
-                if self.made_with.generator == "residual":  # the U-Net changes more than noise
-                    texture.give_back(pixels, denoised)
+                # the U-Net changes more than noise
+                only_noise = self.made_with.generator == "residual"
+                energy = texture.restrained(pixels, denoised, only_noise)
                 if strength < 1:
                     _mix(pixels, denoised, strength)
                 note = f"out of memory: tiles of {size} pixels instead of {wanted}"
-                return Result(denoised, note if size < wanted else None)
+                return Result(denoised, note if size < wanted else None, energy)
             except (MemoryError, tf.errors.ResourceExhaustedError) as error:
                 while size > self.smallest_tile_pixels and self._plan(pixels, size) == plan:
                     size //= 2  # until that makes a difference for this photograph
@@ -250,21 +251,17 @@ def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> 
 
 
 def _mix(pixels: Pixels, denoised: Pixels, strength: float) -> None:
-    """Puts a photograph's noise back, but for a share of it; changes `denoised`."""
+    """Puts a photograph's noise back, but for a share of it; changes `denoised`.
+
+    Ties go to the photograph's level: rounded to even, half the strength would comb the levels.
+    """
     for start in range(0, len(pixels), STRIP_ROWS):
         rows = slice(start, start + STRIP_ROWS)
-        levels = denoised[rows].astype(np.float32)
-        levels -= pixels[rows]
-        levels *= np.float32(strength)
-        levels += pixels[rows]
-        denoised[rows] = np.rint(levels, out=levels)
-
-
-def _tile_bytes() -> int:
-    cores = len(os.sched_getaffinity(0))
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or cores
-    share = memory.of_machine() * min(1.0, threads / cores)
-    return TILE_BYTES if share >= ROOMY_BYTES else CRAMPED_TILE_BYTES
+        before = pixels[rows].astype(np.float32)
+        taken = (denoised[rows] - before) * np.float32(strength)
+        taken += np.copysign(np.float32(0.499), taken)
+        before += np.trunc(taken, out=taken)
+        denoised[rows] = before
 
 
 def _value_bytes(generator: keras.Model) -> int:

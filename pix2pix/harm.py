@@ -23,8 +23,7 @@ WORST_CHANGE = (3.0, 0.45)
 CLIPPED = 0.02  # share of the values, beside those that were near the end before
 
 CLEAN_SIGMA = 0.15  # noise of 5 levels reads 0.22 after a JPEG of quality 75, 0.07 after one of 60
-LEAST_TAKEN = 1.0  # level, root mean square: a PSNR of 48 dB to the photograph, which nobody sees
-EVERY_ROW = 4  # is compared for it
+LITTLE, LITTLE_IN_A_PLACE = 1.0, 2.0  # levels, root mean square: 48 dB, and in 64 x 64 pixels
 FEWEST_PIXELS = 29  # smaller sides say nothing of the noise, see `metrics.noise_sigma`
 
 
@@ -109,20 +108,19 @@ def is_clean(
     return noise_sigma <= clean_sigma
 
 
-def taken(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Root mean square of what was taken from a photograph, in levels; in every fourth row.
+def takes_little(energy: NDArray[np.float32]) -> bool:
+    """Whether so little would be taken from a photograph that it is as good as clean.
 
-    Under `LEAST_TAKEN` it was as good as clean: coding it once more would cost more.
+    Nobody sees it, and to code a JPEG once more would cost more.
 
     Args:
-        before: The photograph, uint8 (height, width, 3).
-        after: The result before it is coded, uint8, same shape.
+        energy: Of what would be taken, float32 (rows, columns) of blocks of 8 x 8 pixels: mean
+            squares, in levels of 255 (see `denoiser.Result`).
     """
-    squares = 0
-    for row in range(0, len(before), EVERY_ROW):
-        difference = np.subtract(before[row], after[row], dtype=np.int32)
-        squares += int(np.vdot(difference, difference))
-    return float((squares / before[::EVERY_ROW].size) ** 0.5)
+    if energy.size == 0:
+        return False  # too small to say
+    worst = _window_means(energy[..., np.newaxis]).max()
+    return bool(energy.mean() < LITTLE**2 and worst < LITTLE_IN_A_PLACE**2)
 
 
 def _limit(rule: tuple[float, float], noise_sigma: float) -> float:

@@ -3,9 +3,6 @@
 No TensorFlow here: the driver hands `ENVIRONMENT` to the processes that denoise.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 ENVIRONMENT = {
@@ -16,7 +13,6 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
-LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of a container: cgroup v2, v1
 SMALLEST_TILE_PIXELS = 256  # nothing smaller is tried when memory runs out
 
 
@@ -32,14 +28,6 @@ def bytes_of_pixel(width: int, bytes_per_value: int) -> int:
         pixel at width 24 in bfloat16, 350 in float32.
     """
     return 4 * width * bytes_per_value
-
-
-def of_machine(control_groups: str = "/sys/fs/cgroup") -> int:
-    """Bytes of memory that this machine has, or the container that this process runs in."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    files = [Path(control_groups, name) for name in LIMITS]
-    limits = [file.read_text().strip() for file in files if file.is_file()]
-    return min([pages, *(int(limit) for limit in limits if limit != "max")])
 
 
 def demand(count: int) -> None:

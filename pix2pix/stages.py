@@ -53,7 +53,7 @@ class Way:
         strength: Share of the noise to take away, 0 to 1.
         quality: Of lossy formats, 1 to 100; None: as the source.
         clean_sigma: Noise level, in levels of 255, up to which an image is passed through. Where
-            it isn't 0, one is too of which less than a level is taken.
+            it isn't 0, one is too of which less than a level would be taken.
         precision: See `denoiser.dtype_policy`.
         reference_url: A folder of clean images under the same relative paths, or None.
         embed: Whether the row of an image also holds the file that is in the output.
@@ -244,12 +244,13 @@ class Denoise:
     ) -> tuple[bytes, np.ndarray, Row]:
         """The denoised file and what is seen of it, no byte if the original is better kept."""
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
-        pixels, note = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
-        after = images.eight_bit(pixels)
-        taken = harm.taken(before, after) / self.way.strength
-        if taken < harm.LEAST_TAKEN and self.way.clean_sigma > 0:
-            message = f"clean: all its noise is {taken:.2g} levels"
+        pixels, note, energy = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
+        if self.way.clean_sigma > 0 and harm.takes_little(energy):
+            message = (
+                f"{float(energy.mean()) ** 0.5:.2g} levels would be taken: nobody would see it"
+            )
             return b"", before, {"status": "skipped_clean", "message": message}
+        after = images.eight_bit(pixels)
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
         if photograph.format not in ("PNG", "TIFF"):
             after = images.decode_rgb(encoded)  # as it will be seen: after its quantisation

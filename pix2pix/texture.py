@@ -11,60 +11,72 @@ BLOCK = 8  # pixels: a side of what is compared
 BRIGHTNESSES = 16  # ranges of brightness; blocks of one are compared
 FEWEST_BLOCKS = 30  # of a range, or its neighbours speak for it
 QUIET_SHARE = 0.3  # of the blocks, in which what was taken is all noise
-SLACK = 1.5  # times their energy may be taken anywhere: the rest is chance
+CHANCE = 3.0  # standard deviations of a block's energy that chance may add
+LEAST_SLACK = 1.5  # times the quiet energy may be taken in any case
+OUTLIER = 16.0  # times the energy of noise is the most that a single value may count
+EVERY = 4  # rows of blocks are looked at for what neighbours share
 UNTOUCHED = 0.1  # energy, in squared levels of 255: such blocks say nothing of the noise
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Values = NDArray[np.float32]
 
 
-def give_back(before: Pixels, after: Pixels) -> None:
+def restrained(before: Pixels, after: Pixels, only_noise: bool = True) -> Values:
     """Puts back into a denoised photograph what was taken beyond its noise.
 
     In a block of 8 x 8 pixels, noise has an energy (mean square of what was taken) that follows
-    from the brightness, give or take a little. That of the quieter blocks is the noise's; where
-    more than 1.5 times as much was taken, what was taken shrinks to that energy.
+    from the brightness, give or take what chance makes of it. The quieter blocks show both; where
+    more was taken than that, it shrinks to that energy.
 
     Args:
         before: uint8 or uint16 (height, width, 3), the photograph, full range.
         after: The same without its noise; changed in place. Photographs with fewer than
             `FEWEST_BLOCKS` blocks stay as they are.
+        only_noise: False changes nothing.
+
+    Returns:
+        float32 (height // 8, width // 8): the energy that stays taken, in squared levels of 255.
 
     Source:
         Ours. That noise is a function of brightness: Foi et al., "Practical Poissonian-Gaussian
         Noise Modeling and Fitting for Single-Image Raw-Data", IEEE TIP 2008; that homogeneous
         blocks have the smallest energy is what noise estimators rest on (Liu et al. 2013).
     """
+    if min(before.shape[:2]) < BLOCK:
+        return np.empty((0, 0), np.float32)
     energy, brightness = _blocks(before, after)
-    noise = _noise(energy, brightness)
-    if noise is None:
-        return
-    share = np.sqrt(np.minimum(1.0, SLACK * noise / np.maximum(energy, UNTOUCHED)))
+    quiet = _quiet(energy, brightness) if only_noise else None
+    if quiet is None:
+        return energy
+    noise = _slack(before, after, energy <= quiet) * quiet
+    counted = _without_outliers(before, after, energy, noise)
+    share = np.sqrt(np.minimum(1.0, noise / np.maximum(counted, UNTOUCHED)), dtype=np.float32)
     if (share < 1).any():
-        _shrink(before, after, share.astype(np.float32))
+        _shrink(before, after, share)
+    return energy * np.square(share)
 
 
 def _blocks(before: Pixels, after: Pixels) -> tuple[Values, Values]:
     """Energy of what was taken and brightness, of each block: (rows, columns), levels of 255.
 
-    Every other row of pixels is enough. What is left over at the right and below doesn't count.
+    What is left over at the right and below doesn't count.
     """
     rows, columns = (side // BLOCK for side in before.shape[:2])
     energy, brightness = np.empty((2, rows, columns), np.float32)
     scale = np.float32(255 / np.iinfo(before.dtype).max)
-    ones = np.full(BLOCK * 3, 2 / (BLOCK * BLOCK * 3), np.float32)
+    mean = np.full(BLOCK * 3, 1 / (BLOCK * BLOCK * 3), np.float32)
     for row in range(rows):
-        place = (slice(row * BLOCK, (row + 1) * BLOCK, 2), slice(columns * BLOCK))
-        levels = after[place].astype(np.float32).reshape(BLOCK // 2, -1)
-        taken = before[place].reshape(BLOCK // 2, -1) - levels
-        sums = np.einsum("ij,ij->j", taken, taken).reshape(columns, -1)
-        np.matmul(sums, ones * scale**2, out=energy[row])
-        np.matmul(levels.sum(axis=0).reshape(columns, -1), ones * scale, out=brightness[row])
+        place = (slice(row * BLOCK, (row + 1) * BLOCK), slice(columns * BLOCK))
+        levels = after[place].astype(np.float32).reshape(BLOCK, -1)
+        taken = before[place].reshape(BLOCK, -1) - levels
+        squares = np.einsum("ij,ij->j", taken, taken).reshape(columns, -1)
+        np.matmul(squares, mean * scale**2, out=energy[row])
+        np.matmul(levels.sum(axis=0).reshape(columns, -1), mean * scale, out=brightness[row])
     return energy, brightness
 
 
-def _noise(energy: Values, brightness: Values) -> Values | None:
-    """The energy that noise has in each block; None where there is too little to compare."""
+def _quiet(energy: Values, brightness: Values) -> Values | None:
+    """The energy of quiet blocks as bright as each; None where there is too little to compare."""
     touched = energy > UNTOUCHED
     if touched.sum() < FEWEST_BLOCKS:
         return None
@@ -75,13 +87,61 @@ def _noise(energy: Values, brightness: Values) -> Values | None:
         if len(found) >= FEWEST_BLOCKS:
             known.append(number + 0.5)
             quiet.append(np.quantile(found, QUIET_SHARE))
+    # never less than in the quieter part of the whole: a JPEG takes noise from smooth blocks, and
+    # a range that a smooth sky fills would know of none
     overall = np.quantile(energy[touched], QUIET_SHARE)
     if not known:
         return np.full_like(energy, overall)
     of_range = np.interp(brightness * (BRIGHTNESSES / 256), known, quiet)
-    # never less than in the quieter part of the whole: a JPEG takes noise from smooth blocks, and
-    # a range that a smooth sky fills would know of none
     return np.maximum(of_range, overall).astype(np.float32)
+
+
+def _without_outliers(before: Pixels, after: Pixels, energy: Values, noise: Values) -> Values:
+    """The energy of each block; single values count up to a limit, so that hot pixels stay away."""
+    energy, scale = energy.copy(), np.float32(255 / np.iinfo(before.dtype).max) ** 2
+    for row, is_more in enumerate(energy > 2 * noise):
+        columns = np.flatnonzero(is_more)
+        if len(columns):
+            squares = scale * np.square(_of_row(before, after, row, columns))
+            limits = OUTLIER * noise[row, columns, np.newaxis, np.newaxis]
+            energy[row, columns] = np.minimum(squares, limits).mean(axis=(0, 2, 3))
+    return energy
+
+
+def _of_row(before: Pixels, after: Pixels, row: int, columns: NDArray[np.intp]) -> Values:
+    """What was taken from some blocks of a row: float32 (8, blocks, 8, 3), in levels as stored."""
+    strip = (slice(row * BLOCK, (row + 1) * BLOCK), slice(before.shape[1] // BLOCK * BLOCK))
+    taken = np.subtract(before[strip], after[strip], dtype=np.float32)
+    return taken.reshape(BLOCK, -1, BLOCK, 3)[:, columns]
+
+
+def _slack(before: Pixels, after: Pixels, is_quiet: NDArray[np.bool_]) -> float:
+    """How many times the quiet energy noise has in nearly every block.
+
+    The energy of a block of independent values varies by the root of 2 over their number (10%).
+    Neighbours that share noise, as in the grain of film, and colours that do make them fewer: by
+    the sum of their squared correlations, which fall here from pixel to pixel by one factor.
+    """
+    sums = np.zeros(4)  # of squares, of products with the right and the lower one, over colours
+    for row in range(0, len(is_quiet), EVERY):
+        blocks = _of_row(before, after, row, np.flatnonzero(is_quiet[row]))
+        sums += (
+            np.vdot(blocks, blocks),
+            np.vdot(blocks[:, :, :-1], blocks[:, :, 1:]) * (BLOCK / (BLOCK - 1)),
+            np.vdot(blocks[:-1], blocks[1:]) * (BLOCK / (BLOCK - 1)),
+            np.square(blocks.sum(axis=3)).sum(),
+        )
+    if sums[0] == 0:
+        return LEAST_SLACK
+    across, down, colours = np.clip(sums[1:] / sums[0], -0.99, [0.99, 0.99, 3.0])
+    fewer = (
+        1 + (colours - 1) ** 2 / 2
+    )  # of equal correlations c: 1 + 2 c^2, where the sum is 1 + 2 c
+    for correlation in (across, down):
+        fewer *= (1 + correlation**2) / (1 - correlation**2)
+    deviation = (2 * fewer / (BLOCK * BLOCK * 3)) ** 0.5
+    # the quiet energy lies half a deviation under the mean
+    return max(LEAST_SLACK, (1 + CHANCE * deviation) / max(1 - deviation / 2, 0.2))
 
 
 def _shrink(before: Pixels, after: Pixels, share: Values) -> None:

@@ -151,10 +151,17 @@ def test_what_is_too_small_to_judge_is_clean_only_in_one_colour() -> None:
     assert harm.is_clean(np.full((300, 300, 3), [1, 2, 3], np.uint8), 0.0)
 
 
-def test_what_was_taken_is_counted_in_levels() -> None:
-    before = np.full((64, 48, 3), 100, np.uint8)
-    after = before.copy()
-    assert harm.taken(before, after) == 0.0
-    after[::2] += 3  # of the rows that are compared all have it
-    after[..., 1] = before[..., 1]
-    assert harm.taken(before, after) == pytest.approx(3 * (2 / 3) ** 0.5)
+@pytest.mark.parametrize(
+    ("everywhere", "in_a_place", "little"),
+    [(0.0, 0.0, True), (0.9, 0.9, True), (1.1, 1.1, False), (0.5, 1.9, True), (0.1, 2.1, False)],
+)
+def test_little_is_taken_only_if_it_is_little_in_each_place(
+    everywhere: float, in_a_place: float, little: bool
+) -> None:
+    energy = np.full((64, 96), everywhere**2, np.float32)
+    energy[8:16, 16:24] = in_a_place**2
+    assert harm.takes_little(energy) == little
+
+
+def test_what_is_too_small_is_not_called_clean() -> None:
+    assert not harm.takes_little(np.empty((0, 0), np.float32))

@@ -73,6 +73,16 @@ def test_what_is_clean_is_copied_and_told(photo: Path, checkpoint: str) -> None:
     assert ": clean already; " in single.line(row)
 
 
+def test_what_would_hardly_change_is_copied_and_told(photo: Path, tmp_path: Path) -> None:
+    faint = brightening(_made(tmp_path / "faint"), 0.4)  # less than rounding
+    row = single.denoised(str(photo), str(tmp_path / "out.png"), _way(faint))
+    assert row["status"] == "skipped_clean"
+    assert (tmp_path / "out.png").read_bytes() == photo.read_bytes()
+    assert "0 levels would be taken: nobody would see it" in single.line(row)
+    row = single.denoised(str(photo), str(tmp_path / "all.png"), _way(faint, clean_sigma=0.0))
+    assert row["status"] == "denoised"
+
+
 def test_a_dry_run_tells_the_same_and_writes_nothing(photo: Path, checkpoint: str) -> None:
     target = photo.parent / "out.png"
     row = single.denoised(str(photo), str(target), _way(checkpoint), write=False)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pix2pix import texture
 
@@ -22,7 +23,7 @@ def _taken(
 @pytest.mark.parametrize("sides", [(512, 512), (200, 333), (9, 600), (600, 9)])
 def test_noise_stays_taken(sides: tuple[int, int]) -> None:
     before, after = _taken(sides)
-    texture.give_back(before, after)
+    texture.restrained(before, after)
     assert np.abs(after - 128.0).mean() < 0.1  # a block of noise has 1.5 times its energy by chance
 
 
@@ -34,7 +35,7 @@ def test_what_is_taken_beyond_the_noise_is_given_back(dtype: type) -> None:
     scale = np.iinfo(dtype).max // 255
     before, after = (image.astype(dtype) * dtype(scale) for image in (before, after))
     taken = before.astype(np.float64) - after
-    texture.give_back(before, after)
+    texture.restrained(before, after)
     left = before.astype(np.float64) - after
     inside, outside = left[108:148, 108:148] / scale, left[:80] / scale
     assert np.sqrt(np.square(taken[108:148, 108:148] / scale).mean()) == pytest.approx(
@@ -49,7 +50,7 @@ def test_noise_that_grows_with_brightness_is_no_texture() -> None:
     dark, bright = _taken((256, 128), 2.0, 60.0), _taken((256, 128), 9.0, 190.0)
     before, after = (np.concatenate(both, axis=1) for both in zip(dark, bright, strict=True))
     clean = after.astype(np.float64)
-    texture.give_back(before, after)
+    texture.restrained(before, after)
     assert np.abs(after - clean)[:, :120].mean() < 0.1
     assert np.abs(after - clean)[:, 136:].mean() < 0.2
 
@@ -58,15 +59,52 @@ def test_what_is_given_back_lies_between_both() -> None:
     chance = np.random.default_rng(1)
     before, after = chance.integers(0, 256, (2, 150, 170, 3), np.uint8)
     kept = after.copy()
-    texture.give_back(before, after)
+    texture.restrained(before, after)
     assert (np.minimum(before, kept) <= after).all()
     assert (after <= np.maximum(before, kept)).all()
 
 
-@pytest.mark.parametrize("sides", [(5, 5), (7, 900), (40, 40)])
+@pytest.mark.parametrize("sides", [(5, 5), (7, 900), (900, 7), (8, 1), (40, 40)])
 def test_too_few_blocks_say_nothing(sides: tuple[int, int]) -> None:
     before, after = _taken(sides)
     after[0] = 0
     kept = after.copy()
-    texture.give_back(before, after)
+    texture.restrained(before, after)
     np.testing.assert_array_equal(after, kept)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_the_grain_of_film_is_noise(width: int) -> None:
+    grain = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(512, 512)), width)
+    levels = np.rint(128 + 10 * grain / grain.std())[..., None].clip(0, 255)
+    before = np.repeat(levels.astype(np.uint8), 3, axis=2)
+    after = np.full_like(before, 128)
+    texture.restrained(before, after)
+    assert np.sqrt(np.square(after - 128.0).mean()) < 0.1  # of 10 levels
+
+
+@pytest.mark.parametrize("row", [256, 257])
+def test_hot_pixels_stay_away(row: int) -> None:
+    before, after = _taken((512, 512), 3.0)
+    before[row, 200] = 238
+    texture.restrained(before, after)
+    assert np.abs(after[row, 200] - 128.0).max() < 11  # a tenth of what it was
+
+
+def test_the_energy_that_stays_taken_is_told() -> None:
+    before, after = _taken((256, 320))
+    energy = texture.restrained(before, after)
+    left = np.square(before.astype(np.float64) - after)
+    expected = left.reshape(32, 8, 40, 24).mean(axis=(1, 3))
+    np.testing.assert_allclose(energy, expected, rtol=0.1)
+    unchanged = before.copy()
+    assert (texture.restrained(before, unchanged) == 0).all()
+
+
+def test_nothing_changes_where_more_than_noise_may_be_taken() -> None:
+    chance = np.random.default_rng(1)
+    before, after = chance.integers(0, 256, (2, 64, 80, 3), np.uint8)
+    kept = after.copy()
+    energy = texture.restrained(before, after, only_noise=False)
+    np.testing.assert_array_equal(after, kept)
+    assert energy.mean() == pytest.approx(np.square(before - kept.astype(np.float64)).mean())
