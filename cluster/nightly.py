@@ -118,7 +118,7 @@ def tonight(
             seen = True
             if ended(there):
                 status = there["status"]
-                message = str((status.get("message") or "")).partition("\n")[0]
+                message = str(status.get("message") or "").partition("\n")[0]
                 tell(f"{NAME} has ended: {status['jobDeploymentStatus']} {message}".rstrip())
                 return exit_code(there)
             tell(f"{NAME} of {night} is at work")
