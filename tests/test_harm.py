@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pix2pix import harm, metrics
+from pix2pix import harm, metrics, noise
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 Photograph = NDArray[np.uint8]
@@ -53,10 +53,33 @@ def test_the_truth_behind_white_noise_passes(large: Photograph, sigma: float) ->
     assert judged(noisy(large, sigma), large).message == ""
 
 
+def test_the_truth_behind_a_camera_s_noise_passes(large: Photograph) -> None:
+    messages = []
+    for seed in range(12):
+        before, clean = noise.camera_photograph(large[:512, :640], seed)
+        messages.append(judged(before, clean).message)
+    # neighbours share this noise: what the photograph alone shows of it is a fifth
+    assert sum(not message for message in messages) >= 10, messages
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_noise_that_has_gone_is_measured(large: Photograph, correlated: bool) -> None:
+    chance = np.random.default_rng(0).normal(0, 1, large.shape)
+    if correlated:
+        chance = ndimage.gaussian_filter(chance, (0.6, 0.6, 0))  # shared by neighbours
+    before = np.clip(np.rint(large * 0.5 + 64 + 10 * chance / chance.std()), 0, 255)
+    after = np.rint(large * 0.5 + 64).astype(np.uint8)
+    assert harm.removed_sigma(before.astype(np.uint8), after) == pytest.approx(10, rel=0.1)
+
+
+def test_noise_that_has_come_is_none_that_has_gone(large: Photograph) -> None:
+    assert harm.removed_sigma(large, noisy(large, 20)) == pytest.approx(-20, rel=0.1)
+
+
 @pytest.mark.parametrize("sigma", [0, 10])
 def test_an_unchanged_photograph_changed_by_nothing(large: Photograph, sigma: float) -> None:
     before = noisy(large, sigma)
-    assert judged(before, before) == harm.Verdict("", 0, 0, 0, 0, 0)
+    assert judged(before, before) == harm.Verdict("", 0, 0, 0, 0, 0, 0)
 
 
 def replaced(
@@ -81,6 +104,7 @@ SPOILED: dict[str, Callable[[Photograph], Photograph]] = {
     "inverted": lambda x: 255 - x,
     "8 pixels to the right": lambda x: np.roll(x, 8, 1),
     "posterised": lambda x: (x // 64 * 64 + 32).astype(np.uint8),
+    "noisier": lambda x: noisy(noisy(x, 20), 20),
     "clipped": lambda x: np.clip((x.astype(int) - 128) * 2 + 128, 0, 255).astype(np.uint8),
 }
 
