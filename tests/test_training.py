@@ -134,6 +134,7 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
     assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_without_adversary_builds_none_and_ends_within_its_time(tmp_path: Path) -> None:
     wanted = _with(
         adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=4.0
@@ -220,6 +221,7 @@ def test_photographs_without_a_share_are_refused(tmp_path: Path) -> None:
         training.trained("pairs", str(tmp_path), wanted, clean_urls=(str(SAMPLES / "unseen"),))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     wanted = _with(learning_rate=0.9, l1_weight=1e38, adversarial_weight=0.0, epochs=3)
     with pytest.raises(FloatingPointError, match=r"generator_loss .* is not a finite number"):
@@ -227,6 +229,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run/latest").exists()  # what can't be used is never a checkpoint
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_no_finished_epoch(tmp_path: Path) -> None:
     wanted = _with(epochs=6, patches_per_pair=12)
     run, lines = tmp_path / "run", []
