@@ -183,7 +183,7 @@ def test_one_version_of_ray_and_of_the_image_everywhere() -> None:
         images |= {container(group)["image"] for group in groups(rayjob)}
     cron = manifests.documents("nightly.yaml")[-1]["spec"]["jobTemplate"]["spec"]["template"]
     images |= {container({"template": cron})["image"], _aws()["docker"]["image"]}
-    image = f"registry.example.com/pix2pix:{version('pix2pix')}"
+    image = f"images.example.com/pix2pix:{version('pix2pix')}"
     assert images == {image, f"{image}-gpu"}
 
 
