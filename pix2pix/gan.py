@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pix2pix import checkpoints, denoiser, losses, networks
-from pix2pix.settings import Settings
+from pix2pix.settings import Settings, from_json
 
 LOSSES = ("generator_loss", "l1_loss", "adversarial_loss", "discriminator_loss")
 OPTIMIZERS = "optimizers.npz"
@@ -277,10 +277,14 @@ class Gan:
         """Begins with a checkpoint's weights; optimizers and discriminator stay as they are.
 
         Args:
-            folder: A local checkpoint of the same generator; its state isn't needed.
+            folder: A local checkpoint of the same generator, or of one with fewer bottom blocks;
+                its state isn't needed.
         """
+        made_with = from_json((folder / checkpoints.SETTINGS).read_text())
+        first = networks.generator(made_with)
+        first.load_weights(folder / checkpoints.WEIGHTS)
         for network in (self.generator, self.averaged):
-            network.load_weights(folder / checkpoints.WEIGHTS)
+            networks.begin_as(network, first)
 
     def restore(self, folder: Path) -> None:
         """Takes over what `save` wrote, so that the next step is the one that would have come.

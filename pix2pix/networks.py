@@ -8,6 +8,7 @@ import keras
 
 from pix2pix.settings import Settings
 
+BOTTOM = "bottom_"  # begins the names of the layers of bottom blocks
 UNET_WIDTHS = (64, 128, 256, 512, 512, 512, 512, 512)  # Isola et al. 2017, 6.1.1: encoder
 
 
@@ -15,7 +16,7 @@ def generator(settings: Settings) -> keras.Model:
     """The generator that the settings name, freshly initialised.
 
     Args:
-        settings: `generator`, and for the residual one `width`, `levels` and `blocks`.
+        settings: `generator`, and for the residual one its `width`, `levels` and numbers of blocks.
 
     Returns:
         A model noisy -> denoised; heights and widths are multiples of `settings.pixel_multiple`.
@@ -72,7 +73,7 @@ def residual(settings: Settings) -> keras.Model:
     and it has no batch statistics, so a pixel depends on its surroundings alone.
 
     Args:
-        settings: `width`, `levels` and `blocks`.
+        settings: `width`, `levels`, `blocks` and `bottom_blocks`.
 
     Returns:
         A fully convolutional model noisy -> denoised, for multiples of 2^(levels - 1) pixels. It
@@ -95,6 +96,8 @@ def residual(settings: Settings) -> keras.Model:
             x = keras.layers.Conv2D(width, 2, 2)(x)  # (batch, height / 2^level, ..., width)
         for _ in range(settings.blocks):
             x = _block(x, width)
+    for number in range(settings.bottom_blocks):
+        x = _block(x, widths[-1], f"{BOTTOM}{number}")
     for width in widths[-2::-1]:
         x = Doubled(width, 2, 2)(x)  # twice as high and wide
         x = keras.layers.Add()([x, skips.pop()])
@@ -128,26 +131,46 @@ class Doubled(keras.layers.Conv2DTranspose):
         return keras.ops.reshape(both, (batch, 2 * height, 2 * width, self.filters))
 
 
-def _block(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
-    """Two 3x3 convolutions with a ReLU between, added to what came in; He-initialised."""
+def _block(x: keras.KerasTensor, width: int, name: str | None = None) -> keras.KerasTensor:
+    """Two 3x3 convolutions with a ReLU between, added to what came in; He-initialised.
+
+    A named block begins as the identity, so that a network can grow by it.
+    """
+    first, second = (name and f"{name}_{part}" for part in ("first", "second"))
     y = keras.layers.Conv2D(
-        width, 3, padding="same", activation="relu", kernel_initializer="he_normal"
+        width, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=first
     )(x)
-    y = keras.layers.Conv2D(width, 3, padding="same")(y)
+    last = "zeros" if name else "glorot_uniform"
+    y = keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=last, name=second)(y)
     return keras.layers.Add()([x, y])
+
+
+def begin_as(model: keras.Model, other: keras.Model) -> None:
+    """Gives a generator the weights of another that has no more bottom blocks than it.
+
+    The blocks that the other lacks stay the identity that they begin as: both denoise alike.
+    """
+    theirs = {layer.name for layer in other.layers}
+    shared = [layer for layer in model.layers
+              if layer.name in theirs or not layer.name.startswith(BOTTOM)]  # fmt: skip
+    values = [layer.get_weights() for layer in other.layers if layer.weights]
+    for layer, weights in zip([each for each in shared if each.weights], values, strict=True):
+        layer.set_weights(weights)
 
 
 def context_pixels(settings: Settings) -> int:
     """How far a generator's output looks in each direction, in pixels (an upper bound).
 
     Args:
-        settings: `levels` and `blocks` of the residual generator; for the U-Net, whose field of
-            view is larger than its 256 pixels, a quarter of a tile is what tiles overlap at most.
+        settings: `levels` and numbers of blocks of the residual generator; for the U-Net, whose
+            field of view is larger than its 256 pixels, a quarter of a tile is what tiles overlap
+            at most.
     """
     if settings.generator == "unet":
         return 32
     blocks = [2 * settings.blocks * 2**level for level in range(settings.levels)]
-    return 2 + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+    further = 2 * settings.bottom_blocks * 2 ** (settings.levels - 1)
+    return 2 + further + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
 
 
 def discriminator(width: int, critic: bool = False) -> keras.Model:

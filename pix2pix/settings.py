@@ -35,6 +35,9 @@ class Settings:
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
     )  # ours
+    bottom_blocks: int = _setting(
+        0, "residual: further blocks at the lowest resolution, where they cost least"
+    )  # ours
     discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
     # losses: total = adversarial_weight * adversarial loss + l1_weight * content loss
     adversarial: str = _setting(
@@ -107,7 +110,8 @@ class Settings:
                  "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
-        self._rule(self.warm_up_steps >= 0, "warm_up_steps", "0 or a positive number")
+        for name in ("warm_up_steps", "bottom_blocks"):
+            self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip
             self._rule(0 <= getattr(self, name) < float("inf"), name, "0 or a positive number")

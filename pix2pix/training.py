@@ -126,8 +126,13 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
     there = storage.join(checkpoints.resolved(url), checkpoints.SETTINGS)
     made_with = settings.from_json(storage.read(there).decode())
     names = ("generator", "width", "levels", "blocks")
-    if others := [name for name in names if getattr(made_with, name) != getattr(wanted, name)]:
-        asked = ", ".join(f"--{name} {getattr(made_with, name)}" for name in others)
+    others = [name for name in names if getattr(made_with, name) != getattr(wanted, name)]
+    if made_with.bottom_blocks > wanted.bottom_blocks:  # fewer are no other: it grows by them
+        others.append("bottom_blocks")
+    if others:
+        asked = ", ".join(
+            f"--{name.replace('_', '-')} {getattr(made_with, name)}" for name in others
+        )
         raise ValueError(f"start={url} holds another generator than is wanted: give {asked}")
     return url, sha256
 

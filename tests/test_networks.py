@@ -31,10 +31,11 @@ def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
 
 
 @pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
+@pytest.mark.parametrize("bottom_blocks", [0, 2])
 def test_the_residual_generator_begins_as_the_identity(
-    width: int, levels: int, blocks: int
+    width: int, levels: int, blocks: int, bottom_blocks: int
 ) -> None:
-    made_with = Settings(width=width, levels=levels, blocks=blocks)
+    made_with = Settings(width=width, levels=levels, blocks=blocks, bottom_blocks=bottom_blocks)
     noisy = tf.random.stateless_uniform((2, 64, 40, 3), (1, 2), -1, 1)
     denoised = networks.generator(made_with)(noisy, training=True)
     np.testing.assert_array_equal(noisy, denoised)
@@ -56,10 +57,23 @@ def test_the_residual_generator_keeps_no_batch_statistics() -> None:
     assert model.non_trainable_variables == []
 
 
-def test_the_residual_generator_sees_no_further_than_it_says() -> None:
-    made_with = Settings(width=4, levels=3)
+@pytest.mark.parametrize("bottom_blocks", [0, 1])
+def test_a_generator_grows_by_bottom_blocks_and_denoises_as_before(bottom_blocks: int) -> None:
+    small = _with_random_values(networks.residual(Settings(width=4, bottom_blocks=bottom_blocks)))
+    large = networks.residual(Settings(width=4, bottom_blocks=2))
+    networks.begin_as(large, small)
+    noisy = tf.random.stateless_uniform((1, 64, 48, 3), (1, 2), -1, 1)
+    assert np.abs(small(noisy) - noisy).max() > 0.01
+    np.testing.assert_allclose(small(noisy), large(noisy), atol=1e-6)
+    added = 2 * (9 * 32 * 32 + 32)  # a block's two convolutions of 4 * 2^3 channels
+    assert large.count_params() == small.count_params() + (2 - bottom_blocks) * added
+
+
+@pytest.mark.parametrize("bottom_blocks", [0, 2])
+def test_the_residual_generator_sees_no_further_than_it_says(bottom_blocks: int) -> None:
+    made_with = Settings(width=4, levels=3, bottom_blocks=bottom_blocks)
     reach = networks.context_pixels(made_with)
-    model = _with_random_end(networks.residual(made_with))
+    model = _with_random_values(networks.residual(made_with))
     side = 16 * (reach // 8 + 1)
     noisy = tf.random.stateless_uniform((1, side, side, 3), (1, 2), -1, 1)
     middle = side // 2
@@ -107,7 +121,9 @@ def test_networks_give_float32_also_when_they_compute_in_bfloat16() -> None:
     assert networks.discriminator(4)([noisy, noisy]).dtype == tf.float32
 
 
-def _with_random_end(model: keras.Model) -> keras.Model:
-    kernel = model.get_layer("noise").kernel
-    kernel.assign(tf.random.stateless_normal(kernel.shape, (5, 6)))
+def _with_random_values(model: keras.Model) -> keras.Model:
+    """Where a network begins as the identity its kernels are zero, and nothing would be seen."""
+    for place, kernel in enumerate(model.trainable_variables):
+        if not kernel.numpy().any():
+            kernel.assign(0.1 * tf.random.stateless_normal(kernel.shape, (5, place)))
     return model
