@@ -14,7 +14,7 @@ QUIET_SHARE = 0.3  # of the blocks, in which what was taken is all noise
 CHANCE = 3.0  # standard deviations of a block's energy that chance may add
 LEAST_SLACK = 1.5  # times the quiet energy may be taken in any case
 OUTLIER = 16.0  # times the energy of noise is the most that a single value may count
-EVERY = 4  # rows of blocks are looked at for what neighbours share
+EVERY, ROWS = 4, 48  # every fourth row of blocks shows what neighbours share, or so many rows
 UNTOUCHED = 0.1  # energy, in squared levels of 255: such blocks say nothing of the noise
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -123,7 +123,7 @@ def _slack(before: Pixels, after: Pixels, is_quiet: NDArray[np.bool_]) -> float:
     the sum of their squared correlations, which fall here from pixel to pixel by one factor.
     """
     sums = np.zeros(4)  # of squares, of products with the right and the lower one, over colours
-    for row in range(0, len(is_quiet), EVERY):
+    for row in range(0, len(is_quiet), max(EVERY, len(is_quiet) // ROWS)):
         blocks = _of_row(before, after, row, np.flatnonzero(is_quiet[row]))
         sums += (
             np.vdot(blocks, blocks),
@@ -151,15 +151,17 @@ def _shrink(before: Pixels, after: Pixels, share: Values) -> None:
     place = np.clip((np.arange(width) + 0.5) / BLOCK - 0.5, 0, columns - 1)
     samples = np.repeat(place, before.shape[2])  # of a row of pixels, channel by channel
     weights = ((np.arange(BLOCK, dtype=np.float32) + 0.5) / BLOCK)[:, np.newaxis]
-    lower = np.interp(samples, np.arange(columns), share[0]).astype(np.float32)
+    least = share.min(axis=1)
     for row in range(rows + 1):  # from the centre of one row of blocks to that of the next
-        upper = lower
-        if 0 < row < rows:
-            lower = np.interp(samples, np.arange(columns), share[row]).astype(np.float32)
+        over, under = max(row - 1, 0), min(row, rows - 1)
+        if min(least[over], least[under]) == 1:
+            continue
         top = max(row * BLOCK - BLOCK // 2, 0)
         bottom = height if row == rows else row * BLOCK + BLOCK // 2
-        if min(share[max(row - 1, 0)].min(), share[min(row, rows - 1)].min()) == 1:
-            continue
+        upper, lower = (
+            np.interp(samples, np.arange(columns), share[line]).astype(np.float32)
+            for line in (over, under)
+        )
         shares = upper + (lower - upper) * weights if 0 < row < rows else upper
         levels = before[top:bottom].reshape(bottom - top, -1).astype(np.float32)
         denoised = after[top:bottom].reshape(bottom - top, -1)
