@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 import json
 import os
@@ -29,12 +28,11 @@ from pix2pix import (
     storage,
     summary,
     table,
-    verification,
 )
 from pix2pix.progress import Progress
 from pix2pix.stages import Way
 from pix2pix.summary import Summary
-from pix2pix.verification import Verified
+from tests import archives
 from tests.conftest import ADDED, brightening
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -46,32 +44,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    return _filled(tmp_path / "archive")
-
-
-def _filled(folder: Path) -> Path:
-    """Eighteen good photographs in folders, two broken ones, and a stray file."""
-    for place, path in enumerate(sorted((SAMPLES / "unseen/noisy").iterdir())[:9]):
-        photograph = Image.open(path).convert("RGB").crop((0, 0, 60 + place, 48))
-        for name, options in ((f"a {place}.png", {}), (f"b/c{place}.jpg", {"quality": 90})):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            photograph.save(folder / name, **options)
-    whole = (folder / "a 0.png").read_bytes()
-    (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "b/empty.jpg").write_bytes(b"")
-    (folder / "Thumbs.db").write_bytes(b"not an image")
-    return folder
-
-
-def _denoised(
-    archive: Path | str, output: Path | str, checkpoint: str, **options: object
-) -> tuple[Summary, str]:
-    lines: list[str] = []
-    names = {field.name for field in dataclasses.fields(Way)}
-    of_way = {name: options.pop(name) for name in names & set(options)}
-    way = Way(*checkpoints.identified(checkpoint), **of_way)
-    done = denoising.denoised(str(archive), str(output), way, show=lines.append, **options)
-    return done, "\n".join(lines)
+    return archives.filled(tmp_path / "archive")
 
 
 @dataclass
@@ -87,8 +60,8 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, checkpoint: str) -> Ran:
     folder = tmp_path_factory.mktemp("ran")
-    archive = _filled(folder / "archive")
-    done, lines = _denoised(archive, folder / "output", checkpoint, embed=True)
+    archive = archives.filled(folder / "archive")
+    done, lines = archives.denoised(archive, folder / "output", checkpoint, embed=True)
     return Ran(archive, folder / "output", done, lines)
 
 
@@ -158,7 +131,7 @@ def test_a_later_call_that_embeds_nothing_leaves_embedded_what_is(
 ) -> None:
     output = shutil.copytree(ran.output, tmp_path / "output")
     (output / "images/a 1.png").unlink()
-    done, _ = _denoised(ran.archive, output, checkpoint)
+    done, _ = archives.denoised(ran.archive, output, checkpoint)
     assert (done.done_before, done.done_now) == (19, 1)
     before, after = (
         {row["relative_path"]: row["denoised"] for row in rows.to_pylist()}
@@ -202,101 +175,83 @@ def test_a_file_that_is_too_large_for_a_row_is_said_to_be(
     assert "not embedded: more than LARGEST_EMBEDDED=5 bytes" in row["message"]
 
 
-def test_the_same_call_again_does_only_what_is_new_or_changed(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
-    before = status.current(str(output))
-    done, _ = _denoised(archive, output, checkpoint)
-    assert (done.done_before, done.done_now) == (20, 0)
-    assert done.by_status == {"denoised": 18, "failed": 2}
-    assert status.current(str(output)).equals(before)
-    other = Image.open(archive / "a 8.png")
-    other.save(archive / "new.png")
-    other.save(archive / "a 0.png")
-    done, _ = _denoised(archive, output, checkpoint)
-    assert (done.done_before, done.done_now) == (19, 2)
-    assert done.by_status == {"denoised": 19, "failed": 2}
-    assert (output / "images/a 0.png").read_bytes() == (output / "images/a 8.png").read_bytes()
-    count = duckdb.sql(f"select count(*) from '{output}/status/*.parquet'").fetchall()
-    assert count == [(21,)]
-
-
-def test_what_failed_is_tried_again_only_if_asked(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
-    done, _ = _denoised(archive, output, checkpoint, retry=frozenset({"crashed"}))
-    assert done.done_now == 0
-    done, _ = _denoised(archive, output, checkpoint, retry=frozenset({"undecodable"}))
-    assert (done.done_before, done.done_now) == (18, 2)
-    rows = _rows(output)
-    assert {path: rows[path]["attempt"] for path in ("broken.png", "b/empty.jpg", "a 1.png")} == {
-        "broken.png": 2,
-        "b/empty.jpg": 2,
-        "a 1.png": 1,
-    }
-
-
 def test_object_storage_gives_the_same_pixels_and_the_same_table(
-    archive: Path, tmp_path: Path, checkpoint: str, s3: object
+    ran: Ran, checkpoint: str, s3: object
 ) -> None:
     bucket = s3.bucket_url("denoising")
-    storage.copy(str(archive), f"{bucket}/archive")
+    storage.copy(str(ran.archive), f"{bucket}/archive")
     storage.copy(checkpoint, f"{bucket}/checkpoint")
-    _denoised(archive, tmp_path / "output", checkpoint)
-    _denoised(f"{bucket}/archive", f"{bucket}/output", f"{bucket}/checkpoint")
-    here, there = _rows(tmp_path / "output"), _rows(f"{bucket}/output")
-    for row in [*here.values(), *there.values()]:
-        for name in (*PLACES, *TIMES):
-            row.pop(name)
-    assert there == here  # output_sha256 among the columns: the same bytes
-    data = storage.read(f"{bucket}/output/images/b/c3.jpg")
-    assert data == (tmp_path / "output/images/b/c3.jpg").read_bytes()
+    there = f"{bucket}/output"
+    archives.denoised(f"{bucket}/archive", there, f"{bucket}/checkpoint", embed=True)
+    tables = [status.current(str(each), embedded=True) for each in (ran.output, there)]
+    rows = [table.drop_columns([*PLACES, *TIMES]).to_pylist() for table in tables]
+    assert len(rows[0]) == 20
+    assert rows[1] == rows[0]  # output_sha256 and the files among the columns: the same bytes
+    data = storage.read(f"{there}/images/b/c3.jpg")
+    assert data == (ran.output / "images/b/c3.jpg").read_bytes()
 
 
-def test_a_reference_gives_psnr_and_ssim(archive: Path, tmp_path: Path, checkpoint: str) -> None:
-    for path in archive.glob("*"):
-        if path.name != "a 2.png":
-            path.unlink() if path.is_file() else [*map(os.unlink, path.iterdir()), path.rmdir()]
-    noisy = np.asarray(Image.open(archive / "a 2.png"))
+@pytest.fixture(scope="module")
+def of_a_list(tmp_path_factory: pytest.TempPathFactory, ran: Ran, checkpoint: str) -> Ran:
+    """Three of those images and one that is nowhere, at half the strength; one has a reference."""
+    folder = tmp_path_factory.mktemp("list")
+    chosen = [str(ran.archive / name) for name in ("a 2.png", "a 4.png", "a 6.png")]
+    pa.csv.write_csv(pa.table({"uri": [*chosen, "/nowhere/at all.png"]}), folder / "list.csv")
+    noisy = np.asarray(Image.open(chosen[0]))
     assert noisy.max() < 250
-    (tmp_path / "clean").mkdir()
-    Image.fromarray(noisy + np.uint8(ADDED + 1)).save(tmp_path / "clean/a 2.png")
-    done, _ = _denoised(
-        archive, tmp_path / "output", checkpoint, reference_url=str(tmp_path / "clean")
-    )
-    # off by one everywhere
-    assert done.means["psnr_db"] == pytest.approx(20 * np.log10(255), abs=1e-6)
-    assert _rows(tmp_path / "output")["a 2.png"]["ssim"] == pytest.approx(1, abs=1e-3)
+    clean = folder / "clean" / chosen[0].removeprefix("/")
+    clean.parent.mkdir(parents=True)
+    Image.fromarray(noisy + np.uint8(ADDED // 2 + 1)).save(clean)
+    done, lines = archives.denoised(
+        folder / "list.csv", folder / "output", checkpoint, strength=0.5,
+        reference_url=str(folder / "clean"),
+    )  # fmt: skip
+    return Ran(ran.archive, folder / "output", done, lines)
 
 
-def test_half_the_strength_takes_half_the_difference(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    _denoised(archive, tmp_path / "output", checkpoint, strength=0.5)
-    before = np.asarray(Image.open(archive / "a 4.png")).astype(int)
-    after = np.asarray(Image.open(tmp_path / "output/images/a 4.png"))
+def _in_list(ran: Ran, name: str) -> str:
+    """The relative path of an image whose URL is in a list."""
+    return str(ran.archive / name).removeprefix("/")
+
+
+def test_a_list_of_images_is_an_archive_too(of_a_list: Ran) -> None:
+    assert of_a_list.done.by_status == {"denoised": 3, "failed": 1}
+    assert of_a_list.done.by_failure_class == {"not_found": 1}
+    written = {e.relative_path for e in storage.files(f"{of_a_list.output}/images")}
+    assert written == {_in_list(of_a_list, f"a {number}.png") for number in (2, 4, 6)}
+
+
+def test_half_the_strength_takes_half_the_difference(of_a_list: Ran) -> None:
+    path = _in_list(of_a_list, "a 4.png")
+    before = np.asarray(Image.open(of_a_list.archive / "a 4.png")).astype(int)
+    after = np.asarray(Image.open(of_a_list.output / "images" / path))
     np.testing.assert_array_equal(after, np.minimum(before + ADDED // 2, 255))
-    assert _rows(tmp_path / "output")["a 4.png"]["strength"] == 0.5
+    assert _rows(of_a_list.output)[path]["strength"] == 0.5
 
 
-def test_what_is_clean_or_would_be_harmed_passes_through_byte_for_byte(
-    archive: Path, tmp_path: Path
+def test_a_reference_gives_psnr_and_ssim(of_a_list: Ran) -> None:
+    # off by one everywhere
+    assert of_a_list.done.means["psnr_db"] == pytest.approx(20 * np.log10(255), abs=1e-6)
+    rows = _rows(of_a_list.output)
+    assert rows[_in_list(of_a_list, "a 2.png")]["ssim"] == pytest.approx(1, abs=1e-3)
+    assert rows[_in_list(of_a_list, "a 4.png")]["ssim"] is None
+
+
+def test_what_is_clean_denoised_or_would_be_harmed_passes_through_byte_for_byte(
+    ran: Ran, archive: Path, tmp_path: Path
 ) -> None:
     for name in ("a 0.png", "b/c1.jpg"):
         Image.linear_gradient("L").convert("RGB").save(archive / name)
+    shutil.copytree(ran.output / "images", archive / "again")
     (tmp_path / "bright").mkdir()
     bright = brightening(tmp_path / "bright", 60)
-    done, _ = _denoised(archive, tmp_path / "output", bright, embed=True)
-    assert done.by_status == {"skipped_clean": 2, "kept_original": 16, "failed": 2}
+    done, _ = archives.denoised(archive, tmp_path / "output", bright, embed=True)
+    assert done.by_status == {"skipped_clean": 2 + 18, "kept_original": 16, "failed": 2}
     rows = _rows(tmp_path / "output")
-    assert {path for path, row in rows.items() if row["status"] == "skipped_clean"} == {
-        "a 0.png",
-        "b/c1.jpg",
-    }
+    clean = {path for path, row in rows.items() if row["status"] == "skipped_clean"}
+    again = {path for path in rows if path.startswith("again/")}
+    assert clean == {"a 0.png", "b/c1.jpg"} | again
+    assert {rows[path]["message"] for path in again} == {"it says that it is denoised already"}
     assert "mean shift" in rows["a 3.png"]["message"]
     assert rows["a 3.png"]["noise_sigma_after"] == rows["a 3.png"]["noise_sigma_before"]
     for row in status.current(f"{tmp_path}/output", embedded=True).to_pylist():
@@ -306,47 +261,6 @@ def test_what_is_clean_or_would_be_harmed_passes_through_byte_for_byte(
             assert row["denoised"] == data
             assert (tmp_path / "output/images" / path).read_bytes() == data
             assert row["output_sha256"] == hashlib.sha256(data).hexdigest()
-
-
-def test_what_is_denoised_is_not_denoised_twice_and_strength_0_changes_no_byte(
-    ran: Ran, archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    done, _ = _denoised(ran.output / "images", tmp_path / "again", checkpoint)
-    assert done.by_status == {"skipped_clean": 18}
-    for entry in storage.files(str(ran.output / "images")):
-        twice = tmp_path / "again/images" / entry.relative_path
-        assert twice.read_bytes() == storage.read(entry.uri)
-    done, _ = _denoised(archive, tmp_path / "output", checkpoint, strength=0)
-    assert done.by_status == {"kept_original": 18, "failed": 2}
-    for path in archive.glob("a *.png"):
-        assert (tmp_path / "output/images" / path.name).read_bytes() == path.read_bytes()
-
-
-def test_a_deleted_object_is_found_by_verify_and_repaired_by_the_next_run(
-    archive: Path, tmp_path: Path, checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    _denoised(archive, output, checkpoint)
-    assert verification.verified(str(archive), str(output)) == Verified(images=20, gaps=0)
-    before = {p: p.read_bytes() for p in (output / "images").rglob("*") if p.is_file()}
-    (output / "images/b/c3.jpg").unlink()
-    (output / "images/a 1.png").write_bytes(b"other bytes")
-    Image.open(archive / "a 8.png").save(archive / "new.png")
-    lines: list[str] = []
-    found = verification.verified(str(archive), str(output), show=lines.append)
-    assert found == Verified(images=21, gaps=3)
-    assert [line.split(":")[1].strip() for line in sorted(lines)] == [
-        "a 1.png",
-        "b/c3.jpg",
-        "new.png",
-    ]
-    found = verification.verified(str(archive), str(output), quick=True, show=lines.append)
-    assert found == Verified(images=21, gaps=2)  # looking alone doesn't find what was changed
-    (output / "images/a 1.png").unlink()
-    done, _ = _denoised(archive, output, checkpoint)
-    assert (done.done_before, done.done_now) == (18, 3)
-    assert {p: p.read_bytes() for p in before} == before
-    assert verification.verified(str(archive), str(output)) == Verified(images=21, gaps=0)
 
 
 def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
@@ -367,27 +281,17 @@ def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
     assert {p: p.stat().st_mtime_ns for p in ran.output.rglob("*")} == before
 
 
-def test_a_list_of_images_is_an_archive_too(ran: Ran, tmp_path: Path, checkpoint: str) -> None:
-    chosen = sorted(str(path) for path in ran.archive.glob("a *.png"))[:3]
-    pa.csv.write_csv(pa.table({"uri": [*chosen, "/nowhere/at all.png"]}), tmp_path / "list.csv")
-    done, _ = _denoised(tmp_path / "list.csv", tmp_path / "output", checkpoint)
-    assert done.by_status == {"denoised": 3, "failed": 1}
-    assert done.by_failure_class == {"not_found": 1}
-    written = {e.relative_path for e in storage.files(str(tmp_path / "output/images"))}
-    assert written == {path.removeprefix("/") for path in chosen}
-
-
 def test_a_second_job_on_the_same_output_is_refused(ran: Ran, checkpoint: str) -> None:
     with (
         lease.held(str(ran.output), lambda line: None),
         pytest.raises(RuntimeError, match=f"process {os.getpid()} "),
     ):
-        _denoised(ran.archive, ran.output, checkpoint)
+        archives.denoised(ran.archive, ran.output, checkpoint)
 
 
 def test_an_output_inside_its_archive_is_refused(archive: Path, checkpoint: str) -> None:
     with pytest.raises(ValueError, match="must not lie in each other"):
-        _denoised(archive, archive / "output", checkpoint)
+        archives.denoised(archive, archive / "output", checkpoint)
     assert not (archive / "output").exists()
 
 
@@ -397,39 +301,25 @@ def test_an_output_takes_one_archive_only(ran: Ran, tmp_path: Path, checkpoint: 
     (tmp_path / "other").mkdir()
     Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "other/a 1.png")
     with pytest.raises(ValueError, match="must be the one that this output is of"):
-        _denoised(tmp_path / "other", output, checkpoint)
+        archives.denoised(tmp_path / "other", output, checkpoint)
     assert before == {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
-
-
-def test_what_other_weights_denoised_is_done_again_only_if_asked(
-    archive: Path, tmp_path: Path, checkpoint: str, other_checkpoint: str
-) -> None:
-    output = tmp_path / "output"
-    before, _ = _denoised(archive, output, checkpoint)
-    Image.open(archive / "a 8.png").save(archive / "new.png")
-    done, lines = _denoised(archive, output, other_checkpoint)
-    assert "20 images stay as other weights left them" in lines
-    assert sorted(done.by_checkpoint.values()) == [1, 20]
-    done, _ = _denoised(archive, output, other_checkpoint, redo_older_models=True)
-    assert done.by_checkpoint == {done.checkpoint_sha256: 19, before.checkpoint_sha256: 2}
-    assert done.by_status == {"denoised": 19, "failed": 2}
 
 
 def test_an_archive_without_images_is_refused(tmp_path: Path, checkpoint: str) -> None:
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive/notes.txt").write_text("nothing")
     with pytest.raises(ValueError, match=r"no images under .* \(1 other files\)"):
-        _denoised(tmp_path / "archive", tmp_path / "output", checkpoint)
+        archives.denoised(tmp_path / "archive", tmp_path / "output", checkpoint)
 
 
 def test_a_missing_archive_or_checkpoint_is_refused(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        _denoised(archive, tmp_path / "output", str(tmp_path / "nothing"))
+        archives.denoised(archive, tmp_path / "output", str(tmp_path / "nothing"))
 
 
 def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpoint: str) -> None:
     with pytest.raises(RuntimeError, match="don't fit into the cluster"):
-        _denoised(archive, tmp_path / "output", checkpoint, actors=500)
+        archives.denoised(archive, tmp_path / "output", checkpoint, actors=500)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,15 @@ def test_what_is_clean_is_copied_and_told(photo: Path, checkpoint: str) -> None:
     assert ": clean already; " in single.line(row)
 
 
+def test_strength_0_changes_no_byte(photo: Path, tmp_path: Path, checkpoint: str) -> None:
+    Image.open(photo).save(tmp_path / "photo.jpg", quality=90)
+    for source in (photo, tmp_path / "photo.jpg"):
+        target = source.with_stem("out")
+        row = single.denoised(str(source), str(target), _way(checkpoint, strength=0.0))
+        assert (row["status"], row["message"]) == ("kept_original", "strength 0")
+        assert target.read_bytes() == source.read_bytes()
+
+
 def test_what_would_hardly_change_is_copied_and_told(photo: Path, tmp_path: Path) -> None:
     faint = brightening(_made(tmp_path / "faint"), 0.4)  # less than rounding
     row = single.denoised(str(photo), str(tmp_path / "out.png"), _way(faint))
