@@ -1,5 +1,6 @@
 """Fixtures that several test modules share: a real S3 server, and a faulty proxy before it."""
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -81,10 +82,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3: S3Server) -> Iterator[None]:
-    """A real Ray in this process, whose workers know the S3 server."""
+    """A real Ray in this process, whose workers know the S3 server.
+
+    Its idle processes wait for the next test: by itself Ray ends them after a second, and to start
+    one anew takes one or two seconds of a core, several times in each test.
+    """
     from pix2pix import cluster
 
-    with cluster.joined(verbose=True):
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # for this Ray, not for those of other programs
+            patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "3600000")
+            stack.enter_context(cluster.joined(verbose=True))
         yield
 
 
