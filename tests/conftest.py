@@ -124,6 +124,16 @@ def brightening(folder: Path, levels: float) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """A run that one worker has trained for an epoch, with `runs.SETTINGS`."""
+    from tests import runs
+
+    run = tmp_path_factory.mktemp("training") / "one"
+    runs.trained(run, runs.SETTINGS)
+    return run
+
+
 class FaultyProxy(ThreadingHTTPServer):
     """An S3 endpoint in front of the server that fails as it is told to.
 

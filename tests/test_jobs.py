@@ -12,9 +12,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pix2pix import checkpoints, status, storage
+from tests import runs
+from tests.conftest import S3Server
 
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
@@ -23,7 +26,7 @@ Submit = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
-def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
+def submit(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
     """Submits a job to a cluster of its own, as a user would."""
     home = tmp_path_factory.mktemp("home")
     environment = {
@@ -39,7 +42,7 @@ def submit(s3: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sub
     log = home / "ray.log"
     with log.open("wb") as output:
         head = subprocess.Popen(
-            [RAY, "start", "--head", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1",
+            [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1",
              f"--port={gcs}", f"--dashboard-port={dashboard}", "--min-worker-port=0",
              "--max-worker-port=0", f"--ray-client-server-port={client}",
              f"--dashboard-agent-listen-port={agent}"],  # else another Ray's agent is in the way
@@ -81,21 +84,24 @@ def _answers(url: str) -> bool:
         return False
 
 
-def test_jobs_train_and_denoise_from_object_storage_to_object_storage(
-    submit: Submit, s3: object
-) -> None:
+@pytest.fixture(scope="module")
+def trained(submit: Submit, s3: S3Server) -> tuple[str, subprocess.CompletedProcess]:
+    """A bucket with the samples and a run that two workers have trained, and what the job said."""
     bucket = s3.bucket_url("jobs")
     storage.copy(str(ROOT / "samples"), f"{bucket}/samples")
-    trained = submit(
-        "python", "jobs/train.py", f"{bucket}/samples/pairs", f"{bucket}/run", "--workers", "2",
-        "--width", "4", "--levels", "2", "--crop-pixels", "32", "--discriminator-width", "4",
-        "--batch", "22", "--patches-per-pair", "2", "--epochs", "1",
-        "--validation-scenes", "002",
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stdout + trained.stderr
-    assert "epoch 1/1  step 2" in trained.stdout
+    pairs, run = f"{bucket}/samples/pairs", f"{bucket}/run"
+    options = ("--workers", "2", *runs.options(runs.SETTINGS))
+    return bucket, submit("python", "jobs/train.py", pairs, run, *options)
+
+
+def test_jobs_train_and_denoise_from_object_storage_to_object_storage(
+    submit: Submit, s3: S3Server, trained: tuple[str, subprocess.CompletedProcess]
+) -> None:
+    bucket, done = trained
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epoch 1/1  step 3" in done.stdout
     best = checkpoints.resolved(f"{bucket}/run")
-    assert best.startswith(f"{bucket}/run/checkpoints/step-00000002-")
+    assert best.startswith(f"{bucket}/run/checkpoints/step-00000003-")
     names = {entry.relative_path.split("/")[0] for entry in storage.files(f"{bucket}/run")}
     assert names == {
         *("best", "latest", "settings.json", "checkpoints"),
@@ -113,7 +119,18 @@ def test_jobs_train_and_denoise_from_object_storage_to_object_storage(
     assert all(storage.exists(row["output_uri"]) for row in rows)
     assert all(row["psnr_db"] > 15 for row in rows)
     for secret in s3.user.values():
-        assert secret not in trained.stdout + trained.stderr + denoised.stdout + denoised.stderr
+        assert secret not in done.stdout + done.stderr + denoised.stdout + denoised.stderr
+
+
+def test_two_workers_with_half_a_batch_each_learn_what_one_would(
+    trained: tuple[str, subprocess.CompletedProcess], one_epoch: Path, tmp_path: Path
+) -> None:
+    bucket, _ = trained
+    storage.copy(f"{bucket}/run", str(tmp_path / "two"))
+    alone, together = runs.weights(one_epoch), runs.weights(tmp_path / "two")
+    ends = [array for array in alone.values() if array.shape == (3, 3, 4, 3)]  # zero at first
+    assert max(np.abs(array).max() for array in ends) > 1e-4
+    assert runs.furthest(alone, together) < 1e-4
 
 
 def test_a_job_that_is_refused_fails_with_the_reason(submit: Submit, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,83 +15,19 @@ from PIL import Image
 from pix2pix import checkpoints, pairs, storage, training, worker
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
-from pix2pix.settings import Settings
+from tests import runs
 
 SAMPLES = Path(__file__).parent.parent / "samples"
-# 22 training pairs in a batch of 22: an epoch is one visit of three patches, that is three steps
-SETTINGS = Settings(
-    width=4, levels=2, discriminator_width=4, crop_pixels=32, batch=22, patches_per_pair=3,
-    epochs=1, decay_start=1.0, learning_rate=1e-3, precision="float32",
-    warm_up_steps=0, clip_norm=1e-3, validation_scenes=("002",),
-)  # fmt: skip
-
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-
-
-def _with(**changes: object) -> Settings:
-    return Settings(**{**vars(SETTINGS), **changes})
-
-
-def _trained(run: Path | str, wanted: Settings, workers: int = 1) -> tuple[training.Trained, str]:
-    lines: list[str] = []
-    pairs_url = str(SAMPLES / "pairs")
-    done = training.trained(pairs_url, str(run), wanted, workers, show=lines.append)
-    return done, "\n".join(lines)
-
-
-def _weights(run: Path) -> dict[str, np.ndarray]:
-    """All arrays of the networks, averages and both optimizers in the latest checkpoint."""
-    folder = Path(storage.local_path(checkpoints.resolved(f"{run}/latest")))
-    arrays = {}
-    names = ("generator", "state/generator", "state/discriminator")
-    for path in (folder / f"{name}.weights.h5" for name in names):
-        with h5py.File(path) as file:
-            file.visititems(
-                lambda name, item, path=path: (
-                    arrays.__setitem__(f"{path.relative_to(folder)}/{name}", item[()])
-                    if isinstance(item, h5py.Dataset)
-                    else None
-                )
-            )
-    with np.load(folder / "state/optimizers.npz") as file:
-        arrays |= {f"optimizers/{name}": file[name] for name in file.files}
-    return arrays
-
-
-def _furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
-    """The largest difference, relative to the norm of its array."""
-    assert first.keys() == second.keys()
-    return max(
-        float(np.linalg.norm(first[name] - second[name]) / (np.linalg.norm(first[name]) + 1e-12))
-        for name in first
-        if "seed_generator" not in name
-    )
-
-
-@pytest.fixture(scope="module")
-def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("training") / "one"
-    _trained(run, SETTINGS)
-    return run
-
-
-def test_two_workers_with_half_a_batch_each_learn_what_one_would(
-    one_epoch: Path, tmp_path: Path
-) -> None:
-    _trained(tmp_path / "two", SETTINGS, workers=2)
-    alone, together = _weights(one_epoch), _weights(tmp_path / "two")
-    ends = [array for array in alone.values() if array.shape == (3, 3, 4, 3)]  # zero at first
-    assert max(np.abs(array).max() for array in ends) > 1e-4
-    assert _furthest(alone, together) < 1e-4
 
 
 @pytest.mark.slow
 def test_two_workers_mix_clean_and_denoised_as_one_would(tmp_path: Path) -> None:
-    wanted, ends = _with(adversarial="wgan-gp", critic_steps=2), []
+    wanted, ends = runs.changed(adversarial="wgan-gp", critic_steps=2), []
     for workers in (1, 2):
-        _trained(tmp_path / str(workers), wanted, workers)
-        ends.append(_weights(tmp_path / str(workers)))
-    assert _furthest(*ends) < 1e-4
+        runs.trained(tmp_path / str(workers), wanted, workers)
+        ends.append(runs.weights(tmp_path / str(workers)))
+    assert runs.furthest(*ends) < 1e-4
 
 
 @pytest.mark.slow
@@ -101,14 +36,14 @@ def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing
 ) -> None:
     growing, ends = {"batch": 44, "epochs": 2, "last_crop_pixels": 64, "crop_stages": 2}, []
     for workers in (1, 2):
-        wanted = _with(adversarial="wgan-gp", accumulation=workers, **growing)
-        _trained(tmp_path / str(workers), wanted, workers)
-        ends.append(_weights(tmp_path / str(workers)))
-    assert _furthest(*ends) < 1e-4
+        wanted = runs.changed(adversarial="wgan-gp", accumulation=workers, **growing)
+        runs.trained(tmp_path / str(workers), wanted, workers)
+        ends.append(runs.weights(tmp_path / str(workers)))
+    assert runs.furthest(*ends) < 1e-4
 
 
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
-    arrays = _weights(one_epoch)
+    arrays = runs.weights(one_epoch)
     averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
     moved = [np.abs(v - arrays[f"state/{name}"]).max() for name, v in averages.items()]
     assert max(moved) > 1e-5
@@ -124,22 +59,22 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
         for name in ("accumulation", "last_crop_pixels", "crop_stages"):
             del known[name]
         path.write_text(json.dumps(known))
-    done, lines = _trained(broken, _with(epochs=2))
-    _trained(tmp_path / "unbroken", _with(epochs=2))
+    done, lines = runs.trained(broken, runs.changed(epochs=2))
+    runs.trained(tmp_path / "unbroken", runs.changed(epochs=2))
     assert "going on after epoch 1, step 3" in lines
     assert (done.epochs, pq.read_table(broken / "history.parquet")["step"].to_pylist()) == (
         2,
         [3, 6],
     )
-    assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
+    assert runs.furthest(runs.weights(broken), runs.weights(tmp_path / "unbroken")) < 1e-4
 
 
 @pytest.mark.slow
 def test_a_run_without_adversary_builds_none_and_ends_within_its_time(tmp_path: Path) -> None:
-    wanted = _with(
+    wanted = runs.changed(
         adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=4.0
     )
-    done, lines = _trained(tmp_path / "run", wanted)
+    done, lines = runs.trained(tmp_path / "run", wanted)
     history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
     # a visit and the difference between two validations may be more than what was left
     assert history[-1]["seconds"] == pytest.approx(4, abs=2), lines
@@ -178,19 +113,19 @@ def test_tensorboard_can_read_scalars_and_a_strip(one_epoch: Path) -> None:
 
 def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
     with pytest.raises(ValueError, match="width: 4 -> 8"):
-        _trained(one_epoch, _with(width=8))
+        runs.trained(one_epoch, runs.changed(width=8))
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch=22 must be a multiple of the 4 workers .* use 20"):
-        _trained(tmp_path / "run", SETTINGS, workers=4)
+        runs.trained(tmp_path / "run", runs.SETTINGS, workers=4)
     with pytest.raises(ValueError, match="2 workers that share it, times accumulation=2; use 20"):
-        _trained(tmp_path / "run", _with(accumulation=2), workers=2)
+        runs.trained(tmp_path / "run", runs.changed(accumulation=2), workers=2)
 
 
 def test_pairs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> None:
     with pytest.raises(pairs.BadPairs, match="256x256 is smaller than patches of 288"):
-        _trained(tmp_path / "run", _with(last_crop_pixels=288))
+        runs.trained(tmp_path / "run", runs.changed(last_crop_pixels=288))
 
 
 def test_photographs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> None:
@@ -199,13 +134,13 @@ def test_photographs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> No
         training.trained(
             str(SAMPLES / "pairs"),
             str(tmp_path / "run"),
-            _with(last_crop_pixels=64),
+            runs.changed(last_crop_pixels=64),
             clean_urls=(str(tmp_path),),
         )
 
 
 def test_patches_grow_from_epoch_to_epoch() -> None:
-    wanted = _with(epochs=4, last_crop_pixels=64, crop_stages=2, batch=4)
+    wanted = runs.changed(epochs=4, last_crop_pixels=64, crop_stages=2, batch=4)
     found = pairs.found(str(SAMPLES / "pairs"))[:4]
     job = training.Job("", wanted, Sources(found, []), found, "", False, None)
     alone, sides = worker.Worker(job, rank=0, workers=1), []
@@ -216,22 +151,22 @@ def test_patches_grow_from_epoch_to_epoch() -> None:
 
 
 def test_photographs_without_a_share_are_refused(tmp_path: Path) -> None:
-    wanted = _with(camera_share=0.0, white_share=0.0)
+    wanted = runs.changed(camera_share=0.0, white_share=0.0)
     with pytest.raises(ValueError, match="no patches would come from them"):
         training.trained("pairs", str(tmp_path), wanted, clean_urls=(str(SAMPLES / "unseen"),))
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    wanted = _with(learning_rate=0.9, l1_weight=1e38, adversarial_weight=0.0, epochs=3)
+    wanted = runs.changed(learning_rate=0.9, l1_weight=1e38, adversarial_weight=0.0, epochs=3)
     with pytest.raises(FloatingPointError, match=r"generator_loss .* is not a finite number"):
-        _trained(tmp_path / "run", wanted)
+        runs.trained(tmp_path / "run", wanted)
     assert not (tmp_path / "run/latest").exists()  # what can't be used is never a checkpoint
 
 
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_no_finished_epoch(tmp_path: Path) -> None:
-    wanted = _with(epochs=6, patches_per_pair=12)
+    wanted = runs.changed(epochs=6, patches_per_pair=12)
     run, lines = tmp_path / "run", []
     ended: list[training.Trained] = []
     thread = threading.Thread(
@@ -276,12 +211,12 @@ def _training_workers() -> list[int]:
 def test_a_run_begins_with_the_weights_it_is_told_to_start_from(
     one_epoch: Path, tmp_path: Path
 ) -> None:
-    still = _with(learning_rate=1e-9, seed=7)
+    still = runs.changed(learning_rate=1e-9, seed=7)
     done = training.trained(
         str(SAMPLES / "pairs"), str(tmp_path / "run"), still, start_url=str(one_epoch)
     )
     assert done.best["started_from"] == checkpoints.identified(str(one_epoch))[1]
-    before, after = _weights(one_epoch), _weights(tmp_path / "run")
+    before, after = runs.weights(one_epoch), runs.weights(tmp_path / "run")
     names = [name for name in before if name.startswith("generator")]
     assert names
     assert max(np.abs(before[name] - after[name]).max() for name in names) < 1e-7
@@ -292,6 +227,6 @@ def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
         training.trained(
             str(SAMPLES / "pairs"),
             str(tmp_path),
-            _with(width=8, levels=3),
+            runs.changed(width=8, levels=3),
             start_url=str(one_epoch),
         )
