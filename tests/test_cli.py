@@ -86,7 +86,7 @@ def test_denoising_within_the_budget_for_failures_exits_with_3_and_beyond_it_wit
     assert (again.returncode, again.stderr) == (4, "")
     assert "6 images: 5 denoised, 1 failed; 0 of them now" in again.stdout
     (tmp_path / "output/images/3.png").unlink()
-    done = _run("verify", archive, tmp_path / "output")
+    done = _run("verify", archive, tmp_path / "output", address=address)
     assert (done.returncode, done.stderr) == (5, "")
     assert "gap: 3.png: its object is gone" in done.stdout
 
