@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from pix2pix import heif, jpeg, png, tiff, webp, xmp
+from pix2pix.formats import heif, jpeg, png, tiff, webp, xmp
 
 LARGEST_PIXELS: int = 2**28
 LARGEST_BYTES: int = 2**31  # of a file: four channels of 16 bits, uncompressed

@@ -11,7 +11,8 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from pix2pix import heif, heif_pixels, images, iso
+from pix2pix import images
+from pix2pix.formats import heif, heif_pixels, iso
 
 PIXELS = photographs.pixels(64, 96)
 RGB = Image.fromarray(PIXELS)

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
+PACKAGE = ROOT / "pix2pix"
+MODULES = {  # by name; those of the package `formats` as "formats.jpeg"
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
-    {"markup", "xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
+    {"markup", "formats.xmp", "formats.mpf", "formats.jpeg_segments", "formats.tiff_tags"},
+    {"formats.tiff_blocks", "formats.iso", "formats.heif_pixels"},
     {"mosaic", "cameras", "texture"},
-    {"noise", "fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
+    {"noise", "fanout", "ids"},
+    {"formats.jpeg", "formats.png", "formats.tiff", "formats.webp", "formats.heif"},
     {"local"},
     {"storage", "images", "metrics", "losses", "networks"},
     {"parquet", "checkpoints", "lease"},
@@ -39,10 +46,9 @@ def _imports(path: Path) -> set[str]:
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "pix2pix":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pix2pix."):
-            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pix2pix":
+            inside = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {name.removeprefix("pix2pix.") for name in inside}
     return found & set(MODULES)
 
 
@@ -74,6 +80,12 @@ def test_the_program_s_help_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"tensorflow", "ray", "keras", "numpy", "pyarrow", "fsspec"})
 
 
+def test_only_images_knows_the_formats() -> None:
+    formats = {name for name in MODULES if name.startswith("formats.")}
+    users = {name for name, path in MODULES.items() if _imports(path) & formats}
+    assert users - formats == {"images"}
+
+
 def test_only_storage_knows_fsspec() -> None:
     users = {name for name, path in MODULES.items() if "fsspec" in path.read_text()}
     assert users == {"storage"}
@@ -86,7 +98,7 @@ def test_a_job_is_one_call(name: str) -> None:
 
 def test_the_readme_maps_every_module() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert [name for name in MODULES if f"{name}.py" not in readme] == []
+    assert [path.name for path in MODULES.values() if path.name not in readme] == []
 
 
 def test_the_lock_holds_versions_and_no_address() -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import get_sampling
 
-from pix2pix import images, jpeg
+from pix2pix import images
+from pix2pix.formats import jpeg
 
 PNG_MODES = ["RGB", "L", "RGBA", "LA"]
 ORIENTATION = 0x0112

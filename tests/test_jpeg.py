@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2pix import jpeg
+from pix2pix.formats import jpeg
 
 JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"

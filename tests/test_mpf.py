@@ -7,7 +7,8 @@ import photographs
 import pytest
 from PIL import Image
 
-from pix2pix import images, jpeg, mpf
+from pix2pix import images
+from pix2pix.formats import jpeg, mpf
 
 RGB = Image.fromarray(photographs.pixels(96, 128))
 PREVIEW = photographs.saved(RGB.resize((32, 24)), "JPEG")

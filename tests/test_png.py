@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pix2pix import png
+from pix2pix.formats import png
 
 MODES = {"L": 0, "RGB": 2, "P": 3, "LA": 4, "RGBA": 6}
 

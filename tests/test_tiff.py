@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pix2pix import images, tiff
+from pix2pix import images
+from pix2pix.formats import tiff
 
 PIXELS = photographs.pixels()
 KINDS = {

@@ -7,7 +7,8 @@ import photographs
 import pytest
 from PIL import Image
 
-from pix2pix import images, webp
+from pix2pix import images
+from pix2pix.formats import webp
 
 RGB = Image.fromarray(photographs.pixels(120, 160))
 RGBA = Image.fromarray(photographs.pixels(120, 160, channels=4))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import imagecodecs
 import numpy as np
 
-from pix2pix import xmp
+from pix2pix.formats import xmp
 
 # The bit depths that each colour type may have.
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}

@@ -17,7 +17,7 @@ import simplejpeg
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from pix2pix import jpeg_segments, mpf
+from pix2pix.formats import jpeg_segments, mpf
 
 START = jpeg_segments.START
 PROGRESSIVE = 0xC2

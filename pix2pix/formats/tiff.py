@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pix2pix import tiff_blocks, tiff_tags, xmp
+from pix2pix.formats import tiff_blocks, tiff_tags, xmp
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pix2pix import heif_pixels, iso, xmp
+from pix2pix.formats import heif_pixels, iso, xmp
 
 # A denoised photograph in 4:2:0, 2026-11: 40 and 41 dB from the pixels (JPEG of quality 95: 40).
 QUALITY = {"AVIF": 90, "HEIC": 75}

@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from pix2pix import xmp
+from pix2pix.formats import xmp
 
 ICC_FLAG, ALPHA_FLAG, EXIF_FLAG, XMP_FLAG, ANIMATION_FLAG = 0x20, 0x10, 0x08, 0x04, 0x02
 CODED = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
