@@ -1,19 +1,19 @@
 """Bytes to pixels and back, with everything around the pixels kept: what a photo archive holds.
 
 JPEG, PNG, TIFF, WebP, HEIC and AVIF, 8 to 16 bits. Each format's module takes a file apart and
-says what can't be read and what would be lost; here is what they have in common. What would come
-back spoiled is refused by name. Exif orientation is not applied but kept, so that viewers turn the
-picture upright once.
+says what can't be read and what would be lost (see `formats`); here is what they have in common.
+What would come back spoiled is refused by name. Exif orientation is not applied but kept, so that
+viewers turn the picture upright once.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from pix2pix.formats import heif, jpeg, png, tiff, webp, xmp
+from pix2pix.formats import jpeg, kinds, xmp
+from pix2pix.formats.kinds import Source
 
 LARGEST_PIXELS: int = 2**28
 LARGEST_BYTES: int = 2**31  # of a file: four channels of 16 bits, uncompressed
@@ -21,25 +21,6 @@ LARGEST_SIDE: int = 2**20  # libpng's own limit
 STRIP_ROWS = 64
 REMEDY = "convert a copy to RGB or grey JPEG, PNG or TIFF without what is named, or leave it out"
 DAMAGED = "copy the file again from its source, or leave it out"
-
-OTHER_FORMATS = (  # by how their files start
-    (b"IIR", "Olympus raw"),
-    (b"MMOR", "Olympus raw"),
-    (b"IIU\0", "Panasonic raw"),
-    (b"FUJIFILMCCD-RAW", "Fujifilm raw"),
-    (b"FOVb", "Sigma raw"),
-    (b"\0MRM", "Minolta raw"),
-    (b"GIF8", "GIF"),
-    (b"8BPS", "Photoshop"),
-    (b"\x76\x2f\x31\x01", "OpenEXR"),
-    (b"#?RADIANCE", "Radiance HDR"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"qoif", "QOI"),
-    (b"\0\0\1\0", "ICO"),
-)
 
 
 class Unsupported(ValueError):  # noqa: N818 - named as the status table's failure class
@@ -52,54 +33,6 @@ class TooLarge(ValueError):  # noqa: N818 - named as the status table's failure 
 
 class Undecodable(ValueError):  # noqa: N818 - named as the status table's failure class
     """Bytes that are no image, or a damaged one."""
-
-
-class Source(Protocol):
-    """A file taken apart, as each format's module does it."""
-
-    @property
-    def format(self) -> str:
-        """Its format: "JPEG", "PNG", "TIFF", "WebP", "HEIC" or "AVIF"."""
-
-    @property
-    def mode(self) -> str:
-        """How it stores a pixel: "L", "LA", "RGB" or "RGBA"."""
-
-    @property
-    def height(self) -> int:
-        """Rows, as stored."""
-
-    @property
-    def width(self) -> int:
-        """Columns, as stored."""
-
-    @property
-    def bit_depth(self) -> int:
-        """Bits of a sample."""
-
-    @property
-    def xmp(self) -> bytes | None:
-        """The XMP packet."""
-
-    @property
-    def xmp_bytes(self) -> int:
-        """The largest XMP packet that can be put in."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why the picture can't be had in RGB as it is meant, if so."""
-
-    @property
-    def loss(self) -> str | None:
-        """What would be lost if the pixels were replaced."""
-
-    def stored(self) -> np.ndarray:
-        """The pixels as stored, uint8 or uint16 (height, width, channels)."""
-
-    def encoded(
-        self, rows: Callable[[int, int], np.ndarray], quality: int | None, packet: bytes | None
-    ) -> bytes:
-        """A file like this one with other pixels."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -286,10 +219,10 @@ def eight_bit(pixels: np.ndarray) -> np.ndarray:
 
 def _source(data: bytes) -> Source:
     """The file taken apart, after all checks that hold even for its pixels alone."""
-    if name := _other_format(data):
+    if name := kinds.other(data):
         raise Unsupported(f"the format is {name}, which is not read; {REMEDY}")
     try:
-        source = _parted(data)
+        source = kinds.parted(data)
         sides, refusal = (source.width, source.height), source.refusal
     except ValueError as error:
         raise Undecodable(f"{error}; {DAMAGED}") from error
@@ -301,29 +234,6 @@ def _source(data: bytes) -> Source:
             f"or a side is more than LARGEST_SIDE={LARGEST_SIDE}; cut the image into parts"
         )
     return source
-
-
-def _parted(data: bytes) -> Source:
-    if data.startswith(jpeg.START + b"\xff"):
-        return jpeg.parted(data)
-    if data.startswith(png.START):
-        return png.parted(data)
-    if data.startswith(tiff.STARTS):
-        return tiff.parted(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return webp.parted(data)
-    if heif.is_heif(data):
-        return heif.parted(data)
-    raise ValueError(f"{len(data)} bytes that start with {data[:8]!r} are no image that we know")
-
-
-def _other_format(data: bytes) -> str | None:
-    """The name of another image format that the bytes start like."""
-    if data[:2] == b"BM" and data[6:10] == bytes(4):  # two letters alone would be many a text
-        return "BMP"
-    if data[4:12] == b"ftypcrx ":
-        return "Canon raw"
-    return next((name for known, name in OTHER_FORMATS if data.startswith(known)), None)
 
 
 def _rgb(stored: np.ndarray) -> np.ndarray:

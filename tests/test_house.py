@@ -22,7 +22,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"mosaic", "cameras", "texture"},
     {"noise", "fanout", "ids"},
     {"formats.jpeg", "formats.png", "formats.tiff", "formats.webp", "formats.heif"},
-    {"local"},
+    {"formats.kinds", "local"},
     {"storage", "images", "metrics", "losses", "networks"},
     {"parquet", "checkpoints", "lease"},
     {"lists", "table"},
