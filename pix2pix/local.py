@@ -21,6 +21,21 @@ File: TypeAlias = tuple[str, int, str]  # relative name, size in bytes, etag
 Folder: TypeAlias = tuple[str, tuple]  # relative name, and (device, inode) of those above it
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # of such filesystems
 
+# Local names need not be UTF-8; Python shows their odd bytes as lone surrogates, which no table and
+# no object store takes. In a URL such a byte is a character of a private-use plane instead.
+_TO_URL = {0xDC00 + byte: 0x10F000 + byte for byte in range(128, 256)}
+_FROM_URL = {there: here for here, there in _TO_URL.items()}
+
+
+def path(place: str) -> str:
+    """The path of an absolute ``file://`` URL."""
+    return place.removeprefix("file://").translate(_FROM_URL)
+
+
+def named(path: str) -> str:
+    """A path, or a part of one, as it stands in a URL."""
+    return path.translate(_TO_URL)
+
 
 def write(path: str, data: bytes) -> None:
     """Puts `data` at `path`, over what is there: complete, or not visible.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pix2pix import faults, storage
+from pix2pix import buckets, faults, storage, stores
 from tests.conftest import FaultyProxy, S3Server
 
 
@@ -42,7 +42,7 @@ def test_a_passing_fault_costs_another_request_and_no_more(
     call: Callable[[str], Any],
     fault: str,
 ) -> None:
-    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(stores, "READ_TIMEOUT_SECONDS", 0.5)
     folder = s3.bucket_url()
     storage.write(f"{folder}/a.jpg", b"1" * 1000)
     usual = call(folder)
@@ -71,7 +71,7 @@ def test_a_lasting_fault_ends_after_eight_requests(
 def test_a_silent_server_is_a_timeout(
     s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "READ_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(stores, "READ_TIMEOUT_SECONDS", 0.2)
     proxy.faults[:] = ["hang"] * 100
     with pytest.raises(TimeoutError) as caught:
         read(s3.bucket_url())
@@ -105,7 +105,7 @@ def test_a_listing_in_pages_survives_faults_between_them(
     for name in names:
         storage.write(f"{folder}/{name}", b"1")
     storage.write(f"{folder}-2/a.jpg", b"1")
-    monkeypatch.setattr(storage, "KEYS_PER_PAGE", 4)
+    monkeypatch.setattr(buckets, "KEYS_PER_PAGE", 4)
     proxy.faults[:] = ["", "503", "", "reset"]
     assert sorted(names) == sorted(listed(folder))
     assert len(proxy.seen) >= 23 + 1 + 6 + 2  # writes, pages, faults

@@ -23,6 +23,8 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {"noise", "fanout", "ids"},
     {"formats.jpeg", "formats.png", "formats.tiff", "formats.webp", "formats.heif"},
     {"formats.kinds", "local"},
+    {"stores"},
+    {"buckets"},
     {"storage", "images", "metrics", "losses", "networks"},
     {"parquet", "checkpoints", "lease"},
     {"lists", "table"},
@@ -86,9 +88,13 @@ def test_only_images_knows_the_formats() -> None:
     assert users - formats == {"images"}
 
 
-def test_only_storage_knows_fsspec() -> None:
-    users = {name for name, path in MODULES.items() if "fsspec" in path.read_text()}
-    assert users == {"storage"}
+def test_only_stores_imports_fsspec_and_only_storage_knows_the_stores() -> None:
+    imports = re.compile(r"^\s*(import|from) (fsspec|s3fs)\b", re.MULTILINE)
+    users = {name for name, path in MODULES.items() if imports.search(path.read_text())}
+    assert users == {"stores"}
+    stores = {"stores", "buckets", "local"}
+    users = {name for name, path in MODULES.items() if _imports(path) & stores}
+    assert users - stores == {"storage"}
 
 
 @pytest.mark.parametrize("name", ["train", "denoise", "evaluate"])
