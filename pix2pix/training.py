@@ -72,6 +72,25 @@ def trained(
         FloatingPointError: a loss was not finite.
         RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
     """
+    _refuse_misfits(wanted, workers, clean_urls)
+    run_url = storage.absolute(run_url)
+    start = _start(start_url, wanted) if start_url else None
+    cpus = cluster.cpus_per_worker(workers, gpu)
+    training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
+    data = _fingerprint(training + validation, clean, wanted)
+    _begin(run_url, wanted, data)
+    with cluster.listening(show) as lines:
+        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines, start)
+        ended = _fit(job, workers, cpus, gpu, max_failures)
+    return _closed(run_url, wanted, ended)
+
+
+def _refuse_misfits(wanted: Settings, workers: int, clean_urls: tuple[str, ...]) -> None:
+    """Returns only if the settings fit the workers and what there is to train on.
+
+    Raises:
+        ValueError: they don't.
+    """
     parts = workers * wanted.accumulation
     if wanted.batch % parts:
         times = f", times accumulation={wanted.accumulation}" if wanted.accumulation > 1 else ""
@@ -84,9 +103,17 @@ def trained(
             "clean photographs are given, but camera_share=0 and white_share=0: no patches would "
             "come from them; give a share, or leave --clean out"
         )
-    run_url = storage.absolute(run_url)
-    start = _start(start_url, wanted) if start_url else None
-    cpus = cluster.cpus_per_worker(workers, gpu)
+
+
+def _found(
+    pairs_url: str, clean_urls: tuple[str, ...], wanted: Settings, show: Callable[[str], None]
+) -> tuple[list[Pair], list[Pair], list[Entry]]:
+    """The pairs to train on, those to validate on, and the clean photographs; tells of each.
+
+    Raises:
+        FileNotFoundError: a folder isn't there.
+        BadPairs: none are, or a scene that is named.
+    """
     training, validation = pairs.split(pairs.found(pairs_url), wanted)
     show(
         f"{len(training)} pairs to train on, {len(validation)} of other scenes "
@@ -96,11 +123,15 @@ def trained(
     if clean:
         shares = f"{wanted.camera_share:.0%} camera noise, {wanted.white_share:.0%} white noise"
         show(f"{len(clean)} clean photographs to train on; of all patches {shares}")
-    data = _fingerprint(training + validation, clean, wanted)
-    _begin(run_url, wanted, data)
-    with cluster.listening(show) as lines:
-        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines, start)
-        ended = _fit(job, workers, cpus, gpu, max_failures)
+    return training, validation, clean
+
+
+def _closed(run_url: str, wanted: Settings, ended: dict[str, Any]) -> Trained:
+    """How a run ended whose workers are done, once its curves are drawn.
+
+    Raises:
+        FloatingPointError: a loss was not finite.
+    """
     if ended["not_finite"]:
         raise FloatingPointError(
             f"{ended['not_finite']}; the run stopped, its checkpoints are from before. Try a "
