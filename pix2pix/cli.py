@@ -6,11 +6,14 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pix2pix.settings import Settings
+
+if TYPE_CHECKING:
+    from pix2pix.stages import Way
 
 PARTIAL, OVER_BUDGET, GAPS = 3, 4, 5  # exit codes; 0 all well, 1 crash or refused, 2 wrong usage
 
@@ -36,6 +39,46 @@ Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: what's
 Gpu = Annotated[bool, typer.Option("--gpu", help="Give every worker a GPU.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show what Ray, TensorFlow and the workers say, too.")
+]
+Strength = Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")]
+Quality = Annotated[
+    int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
+]
+CleanSigma = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Noise level up to which an image is left alone; 0 also denoises one of which "
+        "less than a level would be taken.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")]
+Reference = Annotated[
+    str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
+]
+Embed = Annotated[
+    bool,
+    typer.Option(
+        "--embed",
+        help="Put each file into its row of the status table too (column denoised). What is "
+        "done already stays as it is.",
+    ),
+]
+RetryFailed = Annotated[
+    str | None,
+    typer.Option(
+        is_flag=False, flag_value="all", metavar="[=CLASS,...]",
+        help="Try once more what failed before, all of it or some classes.",
+    ),
+]  # fmt: skip
+RedoOlderModels = Annotated[
+    bool, typer.Option("--redo-older-models", help="Also do what other weights have done.")
+]
+MaxFailed = Annotated[
+    str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
+]
+Actors = Annotated[
+    int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
 ]
 
 app = typer.Typer(
@@ -132,51 +175,20 @@ def denoise(
     output: Output,
     checkpoint: Checkpoint = "best",
     *,
-    strength: Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")] = 1,
-    quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
-    ] = None,
-    clean_sigma: Annotated[
-        float | None, typer.Option(
-            min=0,
-            help="Noise level up to which an image is left alone; 0 also denoises one of which "
-            "less than a level would be taken.",
-        )
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")
-    ] = False,
-    reference: Annotated[
-        str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
-    ] = None,
-    embed: Annotated[
-        bool,
-        typer.Option(
-            "--embed",
-            help="Put each file into its row of the status table too (column denoised). What is "
-            "done already stays as it is.",
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        str | None,
-        typer.Option(
-            is_flag=False, flag_value="all", metavar="[=CLASS,...]",
-            help="Try once more what failed before, all of it or some classes.",
-        ),
-    ] = None,
-    redo_older_models: Annotated[
-        bool, typer.Option("--redo-older-models", help="Also do what other weights have done.")
-    ] = False,
-    max_failed: Annotated[
-        str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
-    ] = "1%",
-    actors: Annotated[
-        int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
-    ] = None,
+    strength: Strength = 1,
+    quality: Quality = None,
+    clean_sigma: CleanSigma = None,
+    dry_run: DryRun = False,
+    reference: Reference = None,
+    embed: Embed = False,
+    retry_failed: RetryFailed = None,
+    redo_older_models: RedoOlderModels = False,
+    max_failed: MaxFailed = "1%",
+    actors: Actors = None,
     gpu: Gpu = False,
     precision: Precision = "auto",
     verbose: Verbose = False,
-) -> None:  # fmt: skip
+) -> None:
     """Denoises one image, or what is new in an archive; the same again does what is missing."""
     from pix2pix import checkpoints, cluster, harm, single, summary
     from pix2pix.stages import Way
@@ -187,7 +199,7 @@ def denoise(
     try:
         acceptable = summary.budget(max_failed)
         if not one:
-            from pix2pix import denoising, estimate  # which load Ray
+            from pix2pix import denoising  # which loads Ray
 
             retry = denoising.failure_classes(retry_failed)
     except ValueError as error:
@@ -202,12 +214,22 @@ def denoise(
         if row["status"] == "failed":
             raise typer.Exit(OVER_BUDGET if acceptable(1) < 1 else PARTIAL)
         return
+    work: dict[str, Any] = {
+        "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
+    }  # fmt: skip
+    _denoise_archive(archive, output, way, work, None if dry_run else max_failed, verbose)
+
+
+def _denoise_archive(
+    archive: str, output: str, way: "Way", work: dict[str, Any], max_failed: str | None,
+    verbose: bool,
+) -> None:  # fmt: skip
+    """Denoises what is new in an archive; only says what there is to do if `max_failed` is None."""
+    from pix2pix import cluster, denoising, estimate, summary
+
     with cluster.joined(verbose):
-        work: dict[str, Any] = {
-            "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
-            "show": cluster.printed,
-        }  # fmt: skip
-        if dry_run:
+        work = {**work, "show": cluster.printed}
+        if max_failed is None:
             for text in estimate.lines(estimate.estimated(archive, output, way, **work)):
                 cluster.printed(text)
             return
