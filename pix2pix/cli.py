@@ -77,6 +77,11 @@ RedoOlderModels = Annotated[
 MaxFailed = Annotated[
     str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
 ]
+MaxActors = Annotated[
+    int | None, typer.Option(
+        min=1, help="Up to so many as an autoscaling cluster grows (default: as at the start)."
+    )
+]  # fmt: skip
 Actors = Annotated[
     int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
 ]
@@ -185,6 +190,7 @@ def denoise(
     redo_older_models: RedoOlderModels = False,
     max_failed: MaxFailed = "1%",
     actors: Actors = None,
+    max_actors: MaxActors = None,
     gpu: Gpu = False,
     precision: Precision = "auto",
     verbose: Verbose = False,
@@ -215,7 +221,8 @@ def denoise(
             raise typer.Exit(OVER_BUDGET if acceptable(1) < 1 else PARTIAL)
         return
     work: dict[str, Any] = {
-        "retry": retry, "redo_older_models": redo_older_models, "actors": actors, "gpu": gpu,
+        "retry": retry, "redo_older_models": redo_older_models, "actors": actors,
+        "max_actors": max_actors, "gpu": gpu,
     }  # fmt: skip
     _denoise_archive(archive, output, way, work, None if dry_run else max_failed, verbose)
 

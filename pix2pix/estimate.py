@@ -47,15 +47,17 @@ def estimated(
     retry: frozenset[str] = frozenset(),
     redo_older_models: bool = False,
     actors: int | None = None,
+    max_actors: int | None = None,
     gpu: bool = False,
     show: Callable[[str], None] = print,
 ) -> Estimate:
     """Lists the archive, denoises a few of its images and throws the results away.
 
-    Arguments and errors are those of `denoising.denoised`.
+    Arguments and errors are those of `denoising.denoised`; the time is that of the processes that
+    there are at first.
     """
     manifest.refuse_overlap(archive_url, output_url)
-    processes = cluster.pool(actors, gpu)
+    processes = cluster.pool(actors, gpu, max_actors)
     done = status.done(
         output_url,
         retry=retry,
