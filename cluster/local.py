@@ -108,10 +108,10 @@ def started(
     Args:
         workers: How many nodes there are beside the head.
         cpus: Of each of them.
-        head_cpus: Of the head; with 0 nothing but drivers and what belongs to them runs there.
-        store_mb: Each node's object store, in MB; at least 75.
+        head_cpus: Of the head; with 0 only drivers and what belongs to them run there.
+        store_mb: See `Raylets`; at least 75.
         namespaces: Whether each worker has a network namespace.
-        folder: Where the cluster is written down; a short path.
+        folder: See `Raylets`; a short path.
 
     Raises:
         RuntimeError: one is up there already, namespaces can't be had, or Ray does not come up.
@@ -347,14 +347,6 @@ def kill(
 ) -> None:
     """Kills a node, as if its machine had lost its power."""
     killed(found(folder), number)
-
-
-@app.command()
-def add(
-    cpus: Annotated[float, typer.Option(min=0, help="Its CPUs.")] = 1.0, folder: Folder = FOLDER
-) -> None:
-    """Starts one more worker."""
-    typer.echo(f"{added(found(folder), cpus).address} is up")
 
 
 if __name__ == "__main__":
