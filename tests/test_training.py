@@ -40,7 +40,7 @@ def _trained(run: Path | str, wanted: Settings, workers: int = 1) -> tuple[train
     return done, "\n".join(lines)
 
 
-def _weights(run: Path) -> dict[str, np.ndarray]:
+def weights(run: Path) -> dict[str, np.ndarray]:
     """All arrays of the networks, averages and both optimizers in the latest checkpoint."""
     folder = Path(storage.local_path(checkpoints.resolved(f"{run}/latest")))
     arrays = {}
@@ -59,7 +59,7 @@ def _weights(run: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+def furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
     """The largest difference, relative to the norm of its array."""
     assert first.keys() == second.keys()
     return max(
@@ -80,10 +80,10 @@ def test_two_workers_with_half_a_batch_each_learn_what_one_would(
     one_epoch: Path, tmp_path: Path
 ) -> None:
     _trained(tmp_path / "two", SETTINGS, workers=2)
-    alone, together = _weights(one_epoch), _weights(tmp_path / "two")
+    alone, together = weights(one_epoch), weights(tmp_path / "two")
     ends = [array for array in alone.values() if array.shape == (3, 3, 4, 3)]  # zero at first
     assert max(np.abs(array).max() for array in ends) > 1e-4
-    assert _furthest(alone, together) < 1e-4
+    assert furthest(alone, together) < 1e-4
 
 
 @pytest.mark.slow
@@ -91,8 +91,8 @@ def test_two_workers_mix_clean_and_denoised_as_one_would(tmp_path: Path) -> None
     wanted, ends = _with(adversarial="wgan-gp", critic_steps=2), []
     for workers in (1, 2):
         _trained(tmp_path / str(workers), wanted, workers)
-        ends.append(_weights(tmp_path / str(workers)))
-    assert _furthest(*ends) < 1e-4
+        ends.append(weights(tmp_path / str(workers)))
+    assert furthest(*ends) < 1e-4
 
 
 @pytest.mark.slow
@@ -103,12 +103,12 @@ def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing
     for workers in (1, 2):
         wanted = _with(adversarial="wgan-gp", accumulation=workers, **growing)
         _trained(tmp_path / str(workers), wanted, workers)
-        ends.append(_weights(tmp_path / str(workers)))
-    assert _furthest(*ends) < 1e-4
+        ends.append(weights(tmp_path / str(workers)))
+    assert furthest(*ends) < 1e-4
 
 
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
-    arrays = _weights(one_epoch)
+    arrays = weights(one_epoch)
     averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
     moved = [np.abs(v - arrays[f"state/{name}"]).max() for name, v in averages.items()]
     assert max(moved) > 1e-5
@@ -131,7 +131,7 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
         2,
         [3, 6],
     )
-    assert _furthest(_weights(broken), _weights(tmp_path / "unbroken")) < 1e-4
+    assert furthest(weights(broken), weights(tmp_path / "unbroken")) < 1e-4
 
 
 @pytest.mark.slow
@@ -281,7 +281,7 @@ def test_a_run_begins_with_the_weights_it_is_told_to_start_from(
         str(SAMPLES / "pairs"), str(tmp_path / "run"), still, start_url=str(one_epoch)
     )
     assert done.best["started_from"] == checkpoints.identified(str(one_epoch))[1]
-    before, after = _weights(one_epoch), _weights(tmp_path / "run")
+    before, after = weights(one_epoch), weights(tmp_path / "run")
     names = [name for name in before if name.startswith("generator")]
     assert names
     assert max(np.abs(before[name] - after[name]).max() for name in names) < 1e-7
