@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock
 DEMO ?= demo
 
-.PHONY: demo test test-slow faults check bench train-shipped lock
+.PHONY: demo test test-slow faults check bench cluster-up cluster-down train-shipped lock
 .DELETE_ON_ERROR:
 
 # Trains about three minutes on two workers, then denoises and scores a scene never seen before.
@@ -41,6 +41,13 @@ bench: .venv/installed-dev
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/noise.py
 	$(BIN)/python benchmarks/train.py
+
+# Several Ray nodes on this machine; RAYLETS may hold options, see `python cluster/local.py up --help`.
+cluster-up: .venv/installed
+	$(BIN)/python cluster/local.py up $(RAYLETS)
+
+cluster-down:
+	$(BIN)/python cluster/local.py down
 
 # Trains what ships in two parts, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see
 # docs/model-card.md). The same command again goes on where it stopped.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's own notes and logs
+SECONDS_PER_LOOK = 2.0  # at the nodes
 LINES_SHOWN = 30  # of what was muffled, if something breaks
 CPUS_OF_SOURCE = 0.1  # it only hands out, on one node, and nobody knows on which
 # of a large node: more cores speed one process up ever less. Not four, so that nodes of 8, 12, 16
@@ -29,7 +30,8 @@ QUIET = {
 def joined(verbose: bool = False) -> Iterator[None]:
     """Joins the cluster that RAY_ADDRESS names, or starts one in this process, until the end.
 
-    A job of `ray job submit` has RAY_ADDRESS set. An embedded cluster has no dashboard.
+    A job of `ray job submit` has RAY_ADDRESS set. An embedded cluster has no dashboard. Tells of
+    every node that is lost meanwhile.
 
     Args:
         verbose: Shows what Ray, TensorFlow and the workers themselves have to say.
@@ -76,9 +78,45 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
         runtime_env={"env_vars": variables},
     )
     try:
-        yield
+        with _losses_told():
+            yield
+    except SystemExit:  # Ray makes it of SIGTERM, which `ray job stop` sends
+        printed("stopped; the same command again goes on from here")
+        raise
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _losses_told() -> Iterator[None]:
+    """Says so when a node of the cluster is there no more."""
+    ended = threading.Event()
+    known = _nodes()
+
+    def look() -> None:
+        while not ended.wait(SECONDS_PER_LOOK):
+            now = _nodes()
+            for node in known.keys() - now.keys():
+                printed(
+                    f"node {known.pop(node)} is gone, {len(now)} are left; what it had in work is "
+                    "done again elsewhere"
+                )
+            known.update(now)
+
+    thread = threading.Thread(target=look, name="nodes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _nodes() -> dict[str, str]:
+    """The addresses of the nodes that live, by their ids."""
+    import ray
+
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
 
 @contextlib.contextmanager
@@ -97,7 +135,7 @@ def _muffled() -> Iterator[None]:
     try:
         yield
         broken = False
-    except (ValueError, FileNotFoundError):  # what is refused says itself why
+    except (ValueError, FileNotFoundError, PermissionError, SystemExit):  # they say why themselves
         broken = False
         raise
     finally:

@@ -8,6 +8,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from pix2pix import cluster, ledger, manifest, memory, status, storage, summary
 from pix2pix.lease import Lease, held
 from pix2pix.progress import Progress, ticking
@@ -18,6 +20,7 @@ SECONDS_PER_PART, ROWS_PER_PART = 10.0, 5_000  # of rows that only memory holds:
 BYTES_PER_PART = 64_000_000  # of embedded files, likewise
 PARTS_MERGED = 500  # so many parts of rows become one
 SECONDS_PER_SUMMARY = 30.0
+READ_FIRST = 8  # images of which one at least must be readable
 # Ray Data keeps 3 kB of statistics of each block until its dataset is done (2.60): 300 MB.
 CHUNKS_PER_DATASET = 100_000
 
@@ -97,7 +100,9 @@ def _done_now(
         lease.check()
 
     def finished(part_url: str) -> None:
-        if to_do := len(status.pending(manifest.part(part_url), done)):
+        if to_do := len(pending := status.pending(manifest.part(part_url), done)):
+            if not progress.total:
+                _refuse_unreadable(pending)
             progress.total += to_do
             ray.get(book.add.remote(part_url))
 
@@ -174,8 +179,22 @@ def _kept(
     finished: Generator[list[dict[str, Any]] | None], output_url: str, lease: Lease,
     progress: Progress, listing: Future,
 ) -> None:  # fmt: skip
-    """Brings rows into the status table, some at a time, and says how far the job is."""
+    """Brings rows into the status table, the last of them also if the job is stopped."""
     rows: list[dict[str, Any]] = []
+    try:
+        _keep(finished, rows, output_url, lease, progress, listing)
+    finally:
+        if rows:
+            lease.check()
+            status.append(output_url, rows)
+    progress.tell(always=True)
+
+
+def _keep(
+    finished: Generator[list[dict[str, Any]] | None], rows: list[dict[str, Any]], output_url: str,
+    lease: Lease, progress: Progress, listing: Future,
+) -> None:  # fmt: skip
+    """Brings rows into the table, some at a time, leaves the last, and says how far the job is."""
     parts: list[str] = []
     embedded_bytes = 0
     nodes: set[str] = set()
@@ -198,17 +217,39 @@ def _kept(
             part = status.append(output_url, rows)
             if not status.is_full(len(rows), embedded_bytes):
                 parts.append(part)
-            rows, embedded_bytes, kept = [], 0, now
+            rows.clear()
+            embedded_bytes, kept = 0, now
         if len(parts) >= PARTS_MERGED:
             parts = status.merged(output_url, parts)
         if now - summarised > SECONDS_PER_SUMMARY:
             summarised = now
             lease.check()
             summary.write(output_url, summary.so_far(progress))
-    if rows:
-        lease.check()
-        status.append(output_url, rows)
-    progress.tell(always=True)
+
+
+def _refuse_unreadable(pending: pa.Table) -> None:
+    """Credentials that list, but can't read, would cost a failed row for every image.
+
+    Raises:
+        PermissionError: none of `READ_FIRST` images from all over the table may be read.
+    """
+    step = len(pending) // READ_FIRST
+    if step == 0:  # so few rows are no loss
+        return
+    for image in pending.take([step * place for place in range(READ_FIRST)]).to_pylist():
+        try:
+            with storage.opened(image["uri"], image["size_bytes"]) as file:
+                file.read(1)
+        except PermissionError as error:
+            refused = error
+        except (OSError, ValueError, ImportError):  # a row will say what that is
+            return
+        else:
+            return
+    raise PermissionError(
+        f"{refused}; so are {READ_FIRST} of the archive's images that were tried: give credentials "
+        "that may read it (S3: s3:GetObject)"
+    )
 
 
 def _refuse_unseen(row: dict[str, Any]) -> None:

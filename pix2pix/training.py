@@ -207,7 +207,11 @@ def _fit(job: Job, workers: int, cpus: float, gpu: bool, max_failures: int) -> d
         _work,
         train_loop_config={"job": job},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
+            num_workers=workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": cpus, "GPU": int(gpu)},
+            # CPUs are tickets: packed onto one node, the workers would leave the others' cores idle
+            placement_strategy="PACK" if gpu else "SPREAD",
         ),
         run_config=ray.train.RunConfig(
             # our checkpoints are the run's only memory: Ray keeps none, so that another Ray

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,6 +30,16 @@ hypothesis_settings.load_profile("house")
 
 CODES = {"429": "TooManyRequests", "500": "InternalError", "502": "x", "503": "SlowDown"}
 ADDED = 2  # levels that the checkpoint below adds to every value: results are known by hand
+_ALL = ["Read", "Write", "List"]  # Write also lets delete
+_OUTPUT = [f"{action}:output-*" for action in _ALL]
+IDENTITIES = {  # whose keys the S3 server knows, and what they may, where
+    "admin": ["Admin", *_ALL],
+    "user": _ALL,
+    "nightly": ["Read:archive-*", "List:archive-*", *_OUTPUT],
+    "lister": ["List:archive-*", *_OUTPUT],
+    "blind": _OUTPUT,
+    "reader": ["Read:archive-*", "List:archive-*"],
+}
 READY_SECONDS = 90  # 3-5 s alone; two busy cores have taken 20
 
 
@@ -37,20 +48,24 @@ class S3Server:
     """A running S3 server; the AWS variables already point to it, with a user's keys.
 
     The user may read, write and list but not make buckets: for an administrator SeaweedFS makes a
-    missing bucket at the first PUT, which no other store does.
+    missing bucket at the first PUT, which no other store does. The other keys are of `IDENTITIES`.
     """
 
     endpoint_url: str
-    admin: dict[str, str]
-    user: dict[str, str]
+    keys: dict[str, dict[str, str]]
     log: Path
+
+    @property
+    def user(self) -> dict[str, str]:
+        return self.keys["user"]
 
     def bucket_url(self, name: str = "bucket") -> str:
         """The URL of a new, empty bucket whose name begins with `name`."""
         import s3fs
 
         bucket = f"{name}-{uuid.uuid4().hex[:8]}"
-        keys = {"key": self.admin["accessKey"], "secret": self.admin["secretKey"]}
+        admin = self.keys["admin"]
+        keys = {"key": admin["accessKey"], "secret": admin["secretKey"]}
         s3fs.S3FileSystem(**keys, endpoint_url=self.endpoint_url).call_s3(
             "create_bucket", Bucket=bucket
         )
@@ -147,10 +162,10 @@ class FaultyProxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, upstream_url: str) -> None:
-        super().__init__(("127.0.0.1", 0), _FaultyRequest)
+    def __init__(self, upstream_url: str, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _FaultyRequest)
         self.upstream = upstream_url.removeprefix("http://")
-        self.endpoint_url = f"http://127.0.0.1:{self.server_port}"
+        self.endpoint_url = f"http://{address}:{self.server_port}"
         self.faults: list[str] = []
         self.left: int | None = None
         self.seen: list[str] = []
@@ -227,26 +242,44 @@ class _FaultyRequest(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - http.server's names
 
 
-@pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A faulty proxy that the AWS variables point to while the test runs."""
-    server = FaultyProxy(s3.endpoint_url)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
+@contextlib.contextmanager
+def faulty_proxy(s3: S3Server, address: str = "127.0.0.1") -> Iterator[FaultyProxy]:
+    """A proxy that runs; nothing points to it yet."""
+    server = FaultyProxy(s3.endpoint_url, address)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
+def s3_action(request: str) -> tuple[str, str]:
+    """The kind of bucket, and the S3 action, as policies name it, of a request."""
+    method, _, target = request.partition(" ")
+    path, _, query = target.partition("?")
+    bucket, _, key = path.strip("/").partition("/")
+    about = urllib.parse.parse_qs(query, keep_blank_values=True)
+    if method == "GET" and not key:
+        return bucket.split("-")[0], "ListBucket" if "list-type" in about else query
+    names = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
+    return bucket.split("-")[0], names.get(method, request) if key else request
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A faulty proxy that the AWS variables point to while the test runs."""
+    with faulty_proxy(s3) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
+        yield server
+
+
 def _started(folder: Path) -> tuple[subprocess.Popen, S3Server]:
-    admin, user = (
-        {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)} for _ in range(2)
-    )
-    actions = ["Read", "Write", "List"]
+    keys = {
+        name: {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
+        for name in IDENTITIES
+    }
     identities = [
-        {"name": "admin", "credentials": [admin], "actions": ["Admin", *actions]},
-        {"name": "user", "credentials": [user], "actions": actions},
+        {"name": name, "credentials": [keys[name]], "actions": actions}
+        for name, actions in IDENTITIES.items()
     ]
     config = folder / "s3.json"
     config.touch(mode=0o600)
@@ -269,7 +302,7 @@ def _started(folder: Path) -> tuple[subprocess.Popen, S3Server]:
         process = subprocess.Popen(
             command, cwd=folder, stdout=output, stderr=output, preexec_fn=_die_with_parent
         )
-    server = S3Server(f"http://127.0.0.1:{port}", admin, user, log)
+    server = S3Server(f"http://127.0.0.1:{port}", keys, log)
     limit = time.monotonic() + READY_SECONDS
     while not all(
         (

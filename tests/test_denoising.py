@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,18 @@ def test_rows_are_brought_into_the_table_by_their_bytes_too(
     assert status.current(output, embedded=True)["denoised"].to_pylist() == [
         size and bytes(size) for size in sizes
     ]
+
+
+def test_a_job_that_is_stopped_writes_its_last_rows_down(tmp_path: Path) -> None:
+    def batches() -> Iterator[list[dict]]:
+        yield [tests.rows.row("a.jpg", node="n", output_uri=None, width=9, height=9, denoised=None)]
+        raise SystemExit(15)  # what Ray makes of SIGTERM
+
+    listed = Future[None]()
+    listed.set_result(None)
+    with lease.held(str(tmp_path), print) as held, pytest.raises(SystemExit):
+        denoising._kept(batches(), str(tmp_path), held, Progress(print), listed)
+    assert status.current(str(tmp_path))["relative_path"].to_pylist() == ["a.jpg"]
 
 
 @pytest.mark.parametrize("message", [None, "strength 0"])

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cluster import local
 from pix2pix import checkpoints, stages, status, storage
 from pix2pix.stages import Way
 from tests.conftest import FaultyProxy, S3Server
+from tests.raylets import up
 
 ROOT = Path(__file__).parent.parent
 PROCESS = "ray::MapWorker(MapBatches(Denoise))"  # what Ray calls the processes that denoise
@@ -221,21 +223,17 @@ def test_a_killed_driver_a_killed_process_and_a_killer_among_the_images_lose_not
 def test_a_thousand_photographs_survive_everything(
     s3: S3Server, proxy: FaultyProxy, checkpoint: str, log: Path
 ) -> None:
-    from ray.cluster_utils import Cluster
-
     chance = random.Random(2026)
     bucket = s3.bucket_url("faults")
     archive, output = f"{bucket}/archive", f"{bucket}/output"
     paths = _fill(archive, 1000, broken_of_each=2)
     killings = proxy.on_read = Killings(archive)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1)
-    where = {"RAY_ADDRESS": cluster.address}
 
     def run(expected: int, seconds: float = 900) -> None:
         assert driver.wait(seconds) == expected, log.read_text()[-5000:]
 
-    try:
+    with up(workers=1, head_cpus=1) as raylets:
+        where = raylets.variables
         driver = _job(archive, f"{bucket}/undisturbed", checkpoint, log, **where)
         run(3)
         proxy.shares = {"503": 0.05, "cut": 0.01}
@@ -245,7 +243,7 @@ def test_a_thousand_photographs_survive_everything(
             run(-signal.SIGKILL)
         for reads in chance.sample(range(5, 120), 3):
             killings.after(reads, lambda: _kill(_processes(PROCESS)[:1]))
-        killings.after(150, node.kill_raylet)
+        killings.after(150, lambda: local.killed(raylets, 1))
         driver = _job(archive, output, checkpoint, log, **where)
         run(3)
         assert not killings.plan  # all that was to be killed was
@@ -267,5 +265,3 @@ def test_a_thousand_photographs_survive_everything(
         run(3)
         assert _verified(archive, output)[0] == 0
         assert _hashes(f"{output}/images") == outputs
-    finally:
-        cluster.shutdown()

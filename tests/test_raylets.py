@@ -1,0 +1,334 @@
+"""The jobs on several nodes: a head without CPUs, raylets of their own, `ray job submit`, S3."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from cluster import local
+from pix2pix import checkpoints, denoising, settings, status, storage, training
+from pix2pix.source import CHUNK_IMAGES
+from pix2pix.stages import THREADS, Way
+from tests.conftest import ADDED, FaultyProxy, S3Server, faulty_proxy, s3_action
+from tests.raylets import Reads, filled, ran, stopped, submitted, up, works
+from tests.runs import furthest, weights
+
+ROOT = Path(__file__).parent.parent
+# what a run of the same job elsewhere, or at another time, writes otherwise
+OF_THE_RUN = ("output_uri", "seconds_fetch", "seconds_denoise", "seconds_write", "node")
+STOPPED = 0  # what `ray job submit` ends with if the job was stopped (Ray 2.60)
+TRAINING = {
+    "width": 4, "levels": 2, "crop_pixels": 32, "discriminator_width": 4, "batch": 20,
+    "learning_rate": 1e-3, "warm_up_steps": 0, "precision": "float32", "validation_scenes": "002",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gate(s3: S3Server) -> Iterator[FaultyProxy]:
+    """Sees what the raylets ask the S3 server."""
+    with faulty_proxy(s3) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def raylets(s3: S3Server, gate: FaultyProxy) -> Iterator[local.Raylets]:
+    """A head and two workers with a CPU each, whose keys may read archives and fill outputs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", gate.endpoint_url)
+        patch.setenv("AWS_ACCESS_KEY_ID", s3.keys["nightly"]["accessKey"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", s3.keys["nightly"]["secretKey"])
+        running = contextlib.ExitStack()
+        made = running.enter_context(up())
+    with running:
+        yield made
+
+
+@pytest.fixture
+def own_raylets(proxy: FaultyProxy) -> Iterator[local.Raylets]:
+    """The same for a test that kills some; they see the S3 server through the proxy."""
+    with up() as made:
+        yield made
+
+
+def _table(output: str) -> list[dict]:
+    """All that two runs over the same archive must agree on, row by row."""
+    rows = status.current(output).to_pylist()
+    return [{n: v for n, v in row.items() if n not in (*OF_THE_RUN, "finished_at")} for row in rows]
+
+
+def _pixels(output: str) -> dict[str, bytes]:
+    return {e.relative_path: storage.read(e.uri) for e in storage.files(f"{output}/images")}
+
+
+def _denoised_here(archive: str, output: str, checkpoint: str) -> None:
+    way = Way(*checkpoints.identified(checkpoint))
+    denoising.denoised(archive, output, way, max_failed="50%", show=lambda line: None)
+
+
+def _options(**more: object) -> list[str]:
+    """`TRAINING` and more, as the job's options."""
+    values = TRAINING | more
+    return [w for n, v in values.items() for w in (f"--{n.replace('_', '-')}", str(v))]
+
+
+def _trained_here(pairs: str, run: Path, **more: object) -> None:
+    wanted = settings.Settings(**TRAINING | {"validation_scenes": ("002",)} | more)
+    training.trained(pairs, str(run), wanted, show=lambda line: None)
+
+
+def _denoise_as_here(
+    raylets: local.Raylets, s3: S3Server, checkpoint: str, log: Path, **variables: str
+) -> str:
+    """Denoises in the cluster and in this process; fails if anything differs. What the job said."""
+    archive, output = s3.bucket_url("archive"), s3.bucket_url("output")
+    paths = filled(f"{archive}/archive", 40)
+    storage.copy(checkpoint, f"{archive}/checkpoint")
+    words = (f"{archive}/archive", f"{output}/there", "--checkpoint", f"{archive}/checkpoint")
+    code, text, worked = ran(
+        raylets, log, "jobs/denoise.py", *words, "--max-failed", "50%", **variables
+    )
+    assert code == 1, text  # of `ray job submit`, whatever the job's was
+    assert "failed with exit code 3" in text
+    assert worked == set(range(1, len(raylets.nodes)))
+    _denoised_here(f"{archive}/archive", f"{output}/here", f"{archive}/checkpoint")
+    assert [row["relative_path"] for row in _table(f"{output}/there")] == sorted(paths)
+    assert _table(f"{output}/there") == _table(f"{output}/here")
+    assert len(_pixels(f"{output}/there")) == len(paths) - 1
+    assert _pixels(f"{output}/there") == _pixels(f"{output}/here")
+    return text
+
+
+def _train_as_here(
+    raylets: local.Raylets, s3: S3Server, workers: int, folder: Path
+) -> tuple[str, str]:
+    """Trains in the cluster and, with one worker, in this process; the run, what the job said."""
+    archive, run = s3.bucket_url("archive"), s3.bucket_url("output")
+    storage.copy(str(ROOT / "samples/pairs"), archive)
+    few = {"epochs": 2, "patches_per_pair": 1}
+    words = (archive, run, *_options(workers=workers, **few))
+    code, text, worked = ran(raylets, folder / "log", "jobs/train.py", *words)
+    assert code == 0, text
+    assert worked == set(range(1, len(raylets.nodes)))
+    _trained_here(archive, folder / "here", **few)
+    storage.copy(run, str(folder / "there"))
+    assert furthest(weights(folder / "here"), weights(folder / "there")) < 1e-4
+    return run, text
+
+
+def test_what_is_up_is_not_started_twice_and_ends_whole(
+    raylets: local.Raylets, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="a cluster is up in"):
+        local.started(folder=raylets.folder)
+    assert local.found(raylets.folder) == raylets
+    shorter = Path(tempfile.mkdtemp(prefix="rl", dir="/tmp"))
+    with pytest.raises(RuntimeError, match="Ray does not come up"):
+        local.started(folder=shorter, store_mb=1)  # Ray wants 75
+    assert not shorter.exists()
+    with pytest.raises(RuntimeError, match="no cluster is up in"):
+        local.ended(shorter)
+
+
+def test_two_raylets_denoise_as_this_process_does(
+    raylets: local.Raylets, s3: S3Server, ray_cluster: None, checkpoint: str, tmp_path: Path
+) -> None:
+    text = _denoise_as_here(raylets, s3, checkpoint, tmp_path / "log")
+    assert "41 images: 40 denoised, 1 failed" in text
+    assert not any(secret in text for secret in s3.keys["nightly"].values())
+
+
+def test_two_raylets_learn_what_this_process_does(
+    raylets: local.Raylets, gate: FaultyProxy, s3: S3Server, ray_cluster: None, tmp_path: Path
+) -> None:
+    gate.seen.clear()
+    run, text = _train_as_here(raylets, s3, 2, tmp_path)
+    assert "epoch 2/2  step 4" in text
+    assert checkpoints.resolved(run).startswith(f"{run}/checkpoints/step-")
+    names = {entry.relative_path.split("/")[0] for entry in storage.files(run)}
+    assert names == {
+        *("best", "latest", "settings.json", "checkpoints"),
+        *("history.parquet", "curves.png", "tensorboard"),
+    }
+    assert not any(secret in text for secret in s3.keys["nightly"].values())
+    assert {s3_action(request) for request in gate.seen} == {
+        *(("archive", action) for action in ("ListBucket", "GetObject")),
+        *(("output", action) for action in ("ListBucket", "GetObject", "PutObject")),
+        ("output", "DeleteObject"),  # of checkpoints that others have superseded
+    }
+
+
+def test_a_job_that_is_refused_fails_with_the_reason(
+    raylets: local.Raylets, tmp_path: Path
+) -> None:
+    (tmp_path / "pairs").mkdir()
+    words = ("jobs/train.py", str(tmp_path / "pairs"), str(tmp_path / "run"))
+    code, text, _ = ran(raylets, tmp_path / "log", *words)
+    assert code == 1
+    assert "no pairs under" in text
+
+
+@pytest.mark.parametrize(("token", "answer"), [("", 401), ("0" * 64, 403), (None, 200)])
+def test_who_lacks_the_token_may_not_submit_jobs(
+    raylets: local.Raylets, token: str | None, answer: int
+) -> None:
+    if token is None:
+        token = Path(raylets.variables["RAY_AUTH_TOKEN_PATH"]).read_text()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{raylets.dashboard_url}/api/jobs/", headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        code = opener.open(request, timeout=30).status
+    except urllib.error.HTTPError as error:
+        code = error.code
+    assert code == answer
+
+
+@pytest.mark.slow
+def test_four_raylets_do_as_this_process_does(
+    s3: S3Server, ray_cluster: None, checkpoint: str, tmp_path: Path
+) -> None:
+    with up(workers=3) as raylets:
+        local.added(raylets)
+        _denoise_as_here(raylets, s3, checkpoint, tmp_path / "log")
+        _train_as_here(raylets, s3, 4, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("ip"), reason="root makes networks")
+def test_nodes_with_networks_of_their_own_denoise_as_this_process_does(
+    s3: S3Server, ray_cluster: None, checkpoint: str, tmp_path: Path
+) -> None:
+    with up(namespaces=True) as raylets, faulty_proxy(s3, raylets.nodes[0].address) as proxy:
+        there = {"AWS_ENDPOINT_URL": proxy.endpoint_url}  # the server's own is out of their reach
+        _denoise_as_here(raylets, s3, checkpoint, tmp_path / "log", **there)
+
+
+def _all_are_brighter(archive: str, output: str) -> bool:
+    """Whether the output has every image, with each value higher by what the generator adds."""
+    before, after = (
+        {
+            entry.relative_path: np.asarray(Image.open(io.BytesIO(storage.read(entry.uri))))
+            for entry in storage.files(url)
+            if entry.relative_path != "broken.png"
+        }
+        for url in (archive, f"{output}/images")
+    )
+    assert before.keys() == after.keys()
+    return all(np.array_equal(before[path] + np.uint8(ADDED), after[path]) for path in before)
+
+
+@pytest.mark.slow
+def test_a_node_killed_while_it_denoises_costs_what_it_had_in_work(
+    own_raylets: local.Raylets, s3: S3Server, proxy: FaultyProxy, checkpoint: str, tmp_path: Path
+) -> None:
+    bucket = s3.bucket_url("killed")
+    archive, output = f"{bucket}/archive", f"{bucket}/output"
+    paths = filled(archive, 700)
+    reads = proxy.on_read = Reads(archive, 400, lambda: local.killed(own_raylets, 2))
+    words = ("jobs/denoise.py", archive, output, "--checkpoint", checkpoint)
+    _, text, worked = ran(own_raylets, tmp_path / "log", *words)
+    assert "exit code 3" in text  # the broken one is within the budget of 1%
+    assert worked == {1, 2}
+    assert text.count(f"node {own_raylets.nodes[2].address} is gone, 2 are left;") == 1
+    rows = status.current(output).to_pylist()
+    assert [row["relative_path"] for row in rows] == sorted(paths)
+    assert [row["status"] for row in rows].count("denoised") == 700
+    again = [path for path, count in reads.counts.items() if count > 1]
+    assert len(again) <= THREADS * CHUNK_IMAGES  # what one process has in work
+    assert max(reads.counts.values()) == 2
+    assert _all_are_brighter(archive, output)
+
+
+@pytest.mark.slow
+def test_a_node_killed_while_it_trains_costs_no_finished_epoch(
+    own_raylets: local.Raylets, s3: S3Server, tmp_path: Path
+) -> None:
+    run = _long_run(s3)
+    job = submitted(own_raylets, tmp_path / "log", "jobs/train.py", *run)
+    _wait_for(f"{run[1]}/latest", job)
+    assert works(own_raylets, 2)
+    local.killed(own_raylets, 2)
+    assert job.wait(300) == 0, (tmp_path / "log").read_text()
+    text = (tmp_path / "log").read_text()
+    assert text.count(f"node {own_raylets.nodes[2].address} is gone, 2 are left;") == 1
+    assert "worker 1 failed" in text
+    assert "going on after epoch " in text
+    _has_all_epochs(run[1])
+
+
+@pytest.mark.slow
+def test_a_job_that_denoises_is_stopped_and_goes_on(
+    own_raylets: local.Raylets, s3: S3Server, proxy: FaultyProxy, checkpoint: str, tmp_path: Path
+) -> None:
+    bucket = s3.bucket_url("stopped")
+    archive, output = f"{bucket}/archive", f"{bucket}/output"
+    paths = filled(archive, 400)
+    enough = threading.Event()
+    reads = proxy.on_read = Reads(archive, 300, enough.set)
+    words = ("jobs/denoise.py", archive, output, "--checkpoint", checkpoint)
+    job = submitted(own_raylets, tmp_path / "log", *words, name="first")
+    assert enough.wait(200), (tmp_path / "log").read_text()
+    stopped(own_raylets, "first")
+    assert job.wait(60) == STOPPED
+    assert "stopped; the same command again goes on from here" in (tmp_path / "log").read_text()
+    before = status.current(output).num_rows
+    assert before > 0  # what was done in the seconds before is written down, too
+    _, text, _ = ran(own_raylets, tmp_path / "log", *words)
+    assert f"{len(paths) - before} of them now" in text
+    assert [row["relative_path"] for row in _table(output)] == sorted(paths)
+    assert max(reads.counts.values()) == 2
+    assert _all_are_brighter(archive, output)
+
+
+@pytest.mark.slow
+def test_a_job_that_trains_is_stopped_and_goes_on(
+    own_raylets: local.Raylets, s3: S3Server, tmp_path: Path
+) -> None:
+    run = _long_run(s3)
+    words = ("jobs/train.py", *run)
+    job = submitted(own_raylets, tmp_path / "log", *words, name="first")
+    _wait_for(f"{run[1]}/latest", job)
+    stopped(own_raylets, "first")
+    assert job.wait(60) == STOPPED
+    code, text, _ = ran(own_raylets, tmp_path / "log", *words)
+    assert code == 0, text
+    assert "going on after epoch " in text
+    _has_all_epochs(run[1])
+
+
+EPOCHS, STEPS = 5, 8  # in each epoch, which visits every pair twice
+
+
+def _long_run(s3: S3Server) -> tuple[str, ...]:
+    bucket = s3.bucket_url("run")
+    storage.copy(str(ROOT / "samples/pairs"), f"{bucket}/pairs")
+    options = _options(workers=2, epochs=EPOCHS, patches_per_pair=STEPS // 2)
+    return f"{bucket}/pairs", f"{bucket}/run", *options
+
+
+def _wait_for(url: str, job: subprocess.Popen) -> None:
+    limit = time.monotonic() + 200
+    while not storage.exists(url):
+        assert job.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def _has_all_epochs(run: str) -> None:
+    history = pq.read_table(pa.BufferReader(storage.read(f"{run}/history.parquet"))).to_pydict()
+    assert history["epoch"] == list(range(1, EPOCHS + 1))
+    assert history["step"] == list(range(STEPS, EPOCHS * STEPS + 1, STEPS))
