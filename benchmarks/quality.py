@@ -34,7 +34,7 @@ from quality_peers import Peer
 from quality_scores import Cache, Row, Task
 from quality_sets import Shot
 
-from pix2pix import checkpoints, harm, images, stages
+from pix2pix import checkpoints, harm, images, prometheus, stages
 from pix2pix.settings import Settings
 
 ROUNDS = 4  # of speed; each takes all methods in turn, so that a slow moment meets all
@@ -53,7 +53,7 @@ def by_ours(shot: Shot, ours: Ours, pictured: bool) -> Row:
     """The row of a checkpoint for one shot, as a file that goes the product's way."""
     file = io.BytesIO()
     Image.fromarray(shot.noisy).save(file, "PNG", compress_level=1)
-    encoded, about = ours.process.result(file.getvalue(), shot.name, last_try=False)
+    encoded, about = ours.process.result(file.getvalue(), shot.name, False, prometheus.Watch())
     return quality_scores.scored(
         shot, images.decode_rgb(encoded), pictured, method=ours.name, level="",
         how=ours.process.way.mark, status=about["status"], message=about.get("message"),

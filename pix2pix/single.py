@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pix2pix import manifest, stages, storage
+from pix2pix.prometheus import Watch
 from pix2pix.stages import Row, Way
 
 _SAME = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg", "tiff": "tif", "heif": "heic"}
@@ -68,7 +69,8 @@ def denoised(
     data = storage.read(source_url)
     process = stages.Denoise("", way, None, gpu, 0)
     try:
-        encoded, about = process.result(data, source_url.rpartition("/")[2], last_try=False)
+        name, watch = source_url.rpartition("/")[2], Watch()
+        encoded, about = process.result(data, name, False, watch)
     except stages.BAD_IMAGE as error:
         message = f"{error}" or type(error).__name__
         return row | {"status": "failed", "message": message}

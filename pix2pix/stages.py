@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pix2pix import faults, harm, images, metrics, status, storage
+from pix2pix import faults, harm, images, metrics, prometheus, status, storage
 from pix2pix.ledger import DEATHS
+from pix2pix.prometheus import Watch
 from pix2pix.settings import PRECISIONS
 
 IMAGES = "images"  # the folder of the denoised images in an output
@@ -142,6 +143,7 @@ class Denoise:
         self.output_url, self.way, self.ledger = output_url, way, ledger
         self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision, way.sha256)
         self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
+        self.meter = None if ledger is None else prometheus.Meter()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""
@@ -157,7 +159,8 @@ class Denoise:
         """How many bytes an image would give, 0 if it fails, and the seconds; writes nothing."""
         begun = time.monotonic()
         try:
-            encoded, _ = self.result(storage.read(row["uri"]), row["relative_path"], False)
+            data = storage.read(row["uri"])
+            encoded, _ = self.result(data, row["relative_path"], False, Watch())
         except BAD_IMAGE:
             encoded = b""
         return len(encoded), time.monotonic() - begun
@@ -171,7 +174,7 @@ class Denoise:
             deaths = ray.get(self.ledger.begin_alone.remote(row["id"]))
             if deaths >= DEATHS:
                 message = f"{deaths} processes died with it in work: broken, or too much for memory"
-                row = self._with_end(row | _failure("crashed", message))
+                row = self._with_end(row | _failure("crashed", message), Watch())
             else:
                 row = self._row(row, Room(1), Room(1), last_try=deaths == DEATHS - 1)
             ray.get(self.ledger.end_alone.remote(row["id"]))
@@ -179,41 +182,47 @@ class Denoise:
 
     def _row(self, row: Row, bytes_: Room, megapixels: Room, last_try: bool = False) -> Row:
         """The whole way of one image: the row of what is in the output now, or of its failure."""
+        watch = Watch()
         if row["size_bytes"] > images.LARGEST_BYTES:
             message = (
                 f"{row['size_bytes']} bytes are more than LARGEST_BYTES={images.LARGEST_BYTES}"
             )
-            return self._with_end(row | _failure("too_large", message))
+            return self._with_end(row | _failure("too_large", message), watch)
         with bytes_.taken(row["size_bytes"]):
-            return self._with_end(self._fetched(row, megapixels, last_try))
+            watch.lap("wait")
+            return self._with_end(self._fetched(row, megapixels, last_try, watch), watch)
 
-    def _fetched(self, row: Row, megapixels: Room, last_try: bool) -> Row:
-        begun = time.monotonic()
+    def _fetched(self, row: Row, megapixels: Room, last_try: bool, watch: Watch) -> Row:
         try:
             data = storage.read(row["uri"])
         except BAD_IMAGE as error:  # what has no class of its own can't be found by retrying
             of_storage = faults.failure_class(error) or "not_found"
             kind = of_storage if isinstance(error, OSError) else _class_of(error)
-            return row | _failure(kind, str(error)) | {"seconds_fetch": time.monotonic() - begun}
-        fetched = time.monotonic()
-        row["seconds_fetch"] = fetched - begun
+            return row | _failure(kind, str(error)) | {"seconds_fetch": watch.lap("read")}
+        row["seconds_fetch"] = watch.lap("read")
+        fetched = watch.at
         try:
             url = storage.join(self.output_url, IMAGES, row["relative_path"])
             with megapixels.taken(images.pixels_promised(data) / 1e6):
-                encoded, about = self.result(data, row["relative_path"], last_try)
+                watch.lap("wait")
+                encoded, about = self.result(data, row["relative_path"], last_try, watch)
         except BAD_IMAGE as error:
             encoded, about = b"", _failure(_class_of(error), f"{error}" or type(error).__name__)
-        denoised = time.monotonic()
-        row |= about | {"seconds_denoise": denoised - fetched}
+            watch.lap("failed")
+        row |= about | {"seconds_denoise": watch.at - fetched}
         if encoded:
-            row |= _written(url, encoded) | {"seconds_write": time.monotonic() - denoised}
+            row |= _written(url, encoded)
+            row["seconds_write"] = watch.lap("write")
             if self.way.embed and row["status"] != "failed":
                 row |= _embedded(encoded, row.get("message"))
         return row
 
-    def result(self, data: bytes, relative_path: str, last_try: bool) -> tuple[bytes, Row]:
+    def result(
+        self, data: bytes, relative_path: str, last_try: bool, watch: Watch
+    ) -> tuple[bytes, Row]:
         """The bytes to write and what the row says of them: denoised, or the original's own."""
         photograph = images.decode(data)
+        watch.lap("decode")
         before = images.eight_bit(photograph.pixels)
         sigma = metrics.noise_sigma(before)
         about: Row = {
@@ -225,6 +234,7 @@ class Denoise:
             "noise_sigma_before": sigma,
             "sharpness_before": metrics.sharpness(before),
         }
+        watch.lap("measure")
         encoded, seen = data, before
         if self.way.strength == 0:
             about |= {"status": "kept_original", "message": "strength 0"}
@@ -233,18 +243,22 @@ class Denoise:
         elif harm.is_clean(before, sigma, self.way.clean_sigma):
             about |= {"status": "skipped_clean"}
         else:
-            result, shown, more = self._denoised(photograph, before, sigma, last_try)
+            result, shown, more = self._denoised(photograph, before, sigma, last_try, watch)
             about |= more
             if result:
                 encoded, seen = result, shown
-        return encoded, about | self._measured(before, seen, about, relative_path)
+        about |= self._measured(before, seen, about, relative_path)
+        watch.lap("measure")
+        return encoded, about
 
     def _denoised(
-        self, photograph: images.Photograph, before: np.ndarray, sigma: float, last_try: bool
-    ) -> tuple[bytes, np.ndarray, Row]:
+        self, photograph: images.Photograph, before: np.ndarray, sigma: float, last_try: bool,
+        watch: Watch,
+    ) -> tuple[bytes, np.ndarray, Row]:  # fmt: skip
         """The denoised file and what is seen of it, no byte if the original is better kept."""
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
         pixels, note, energy = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
+        watch.lap("denoise")
         if self.way.clean_sigma > 0 and harm.takes_little(energy):
             message = (
                 f"{float(energy.mean()) ** 0.5:.2g} levels would be taken: nobody would see it"
@@ -254,6 +268,7 @@ class Denoise:
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
         if photograph.format not in ("PNG", "TIFF"):
             after = images.decode_rgb(encoded)  # as it will be seen: after its quantisation
+        watch.lap("encode")
         verdict = harm.verdict(before, after, sigma)
         if not verdict.accepted:
             return b"", before, {"status": "kept_original", "message": verdict.message}
@@ -283,7 +298,9 @@ class Denoise:
         except (OSError, ValueError) as error:
             return {"message": "; ".join(filter(None, [message, f"no scores: {error}"]))}
 
-    def _with_end(self, row: Row) -> Row:
+    def _with_end(self, row: Row, watch: Watch) -> Row:
+        if self.meter is not None:
+            self.meter.add(row, watch)
         return row | {
             "checkpoint_sha256": self.way.sha256,
             "strength": self.way.strength,

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: path for path in (ROOT / "pix2pix").glob("*.py") if path.stem != "__init__"}
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
+    {"prometheus"},
     {"markup", "xmp", "mpf", "iso", "tiff_blocks", "tiff_tags", "heif_pixels", "jpeg_segments"},
     {"mosaic", "cameras", "texture"},
     {"noise", "fanout", "ids", "jpeg", "png", "tiff", "webp", "heif"},
