@@ -84,8 +84,10 @@ def ray_cluster(s3: S3Server) -> Iterator[None]:
     """A real Ray in this process, whose workers know the S3 server."""
     from pix2pix import cluster
 
-    with cluster.joined(verbose=True):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")  # 10 s are long for a test
+        with cluster.joined(verbose=True):
+            yield
 
 
 @pytest.fixture(scope="session")

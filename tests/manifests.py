@@ -15,6 +15,48 @@ KUBERNETES = ("1.31", "1.37")  # the oldest that nightly.yaml works with, and th
 RAY_BYTES = 1.0e9  # what Ray's own processes take of a pod
 CPU_BYTES = 1.25e9  # per CPU that Ray hands out: a process that denoises has 4 and takes up to 5 GB
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
+# what the Prometheus Operator's API reference says of a PodMonitor, as far as we use it
+PODMONITOR = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "additionalProperties": False,
+    "properties": {
+        "apiVersion": {"const": "monitoring.coreos.com/v1"},
+        "kind": {"const": "PodMonitor"},
+        "metadata": {"type": "object", "required": ["name"]},
+        "spec": {
+            "type": "object",
+            "required": ["selector", "podMetricsEndpoints"],
+            "additionalProperties": False,
+            "properties": {
+                "selector": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "matchLabels": {"type": "object"},
+                        "matchExpressions": {
+                            "type": "array",
+                            "items": {"type": "object", "required": ["key", "operator"]},
+                        },
+                    },
+                },
+                "podMetricsEndpoints": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "port": {"type": "string"},
+                            "path": {"type": "string"},
+                            "interval": {"type": "string", "pattern": "^[0-9]+(s|m)$"},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN|://[^/\s]+:[^/\s]+@")
 
@@ -33,6 +75,9 @@ def problems(thing: dict[str, Any]) -> list[str]:
     """A sentence for each thing that is wrong with an object; none, and it is right."""
     if thing.get("kind") == "RayJob":
         found = _of_rayjob(thing)
+    elif thing.get("kind") == "PodMonitor":
+        errors = jsonschema.Draft7Validator(PODMONITOR).iter_errors(thing)
+        found = [f"{error.json_path}: {error.message[:200]}" for error in errors]
     else:
         found = list(_of_kubernetes(thing))
         if thing.get("kind") == "CronJob" and not found:

@@ -22,7 +22,7 @@ from pix2pix.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 RAYJOBS = ("train.yaml", "denoise.yaml")
-KUBERNETES = ("namespace.yaml", "nightly.yaml", *RAYJOBS)
+KUBERNETES = ("namespace.yaml", "nightly.yaml", "monitor.yaml", *RAYJOBS)
 JOBS = {"train": cli.train, "denoise": cli.denoise}
 
 
@@ -57,7 +57,7 @@ def test_all_kinds_of_objects_are_there() -> None:
     kinds = {thing["kind"] for name in KUBERNETES for thing in manifests.documents(name)}
     assert kinds == {
         "Namespace", "ServiceAccount", "ConfigMap", "NetworkPolicy", "Role", "RoleBinding",
-        "CronJob", "RayJob",
+        "CronJob", "RayJob", "PodMonitor",
     }  # fmt: skip
 
 
@@ -125,6 +125,10 @@ def test_a_broken_rayjob_is_found(breaking: Breaking, problem: str) -> None:
         ("namespace.yaml", "ConfigMap", lambda config: config["data"].update(SIZE=1), "1 is not"),
         ("namespace.yaml", "ConfigMap",
          lambda config: config["data"].update(AWS_SESSION_TOKEN="abc"), "given by value"),
+        ("monitor.yaml", "PodMonitor",
+         lambda monitor: monitor["spec"]["podMetricsEndpoints"][0].update(ports=1), "ports"),
+        ("monitor.yaml", "PodMonitor", lambda monitor: monitor["spec"].pop("selector"),
+         "'selector'"),
         ("namespace.yaml", "NetworkPolicy", lambda policy: policy["spec"].update(policyType=[]),
          "policyType"),
     ],
@@ -150,6 +154,10 @@ def test_the_commands_are_ones_that_our_program_takes(name: str) -> None:
         assert wanted.batch % context.params["workers"] == 0
         (gpus,) = [group for group in groups(rayjob) if "num-gpus" in group["rayStartParams"]]
         assert context.params["workers"] == gpus["replicas"]
+    else:  # one process to a pod of four CPUs: the job may fill all that the autoscaler may bring
+        (workers,) = groups(rayjob)[1:]
+        assert workers["rayStartParams"]["num-cpus"] == "4"
+        assert context.params["max_actors"] == workers["maxReplicas"]
 
 
 def test_an_option_that_our_program_lacks_is_found() -> None:
