@@ -173,6 +173,12 @@ def denoise(
     actors: Annotated[
         int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
     ] = None,
+    max_actors: Annotated[
+        int | None, typer.Option(
+            min=1,
+            help="Up to so many as an autoscaling cluster grows (default: as at the start).",
+        )
+    ] = None,
     gpu: Gpu = False,
     precision: Precision = "auto",
     verbose: Verbose = False,
@@ -211,7 +217,9 @@ def denoise(
             for text in estimate.lines(estimate.estimated(archive, output, way, **work)):
                 cluster.printed(text)
             return
-        done = denoising.denoised(archive, output, way, max_failed=max_failed, **work)
+        done = denoising.denoised(
+            archive, output, way, max_failed=max_failed, max_actors=max_actors, **work
+        )
     for text in summary.lines(done):
         cluster.printed(text)
     if done.over_budget:

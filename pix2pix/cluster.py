@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple
 
 FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's own notes and logs
 LINES_SHOWN = 30  # of what was muffled, if something breaks
-CPUS_PER_ACTOR = 4.0  # of a large node: more cores speed one process up ever less
-CPUS_OF_SOURCE = 0.1  # it only hands out
+CPUS_OF_SOURCE = 0.1  # it only hands out, on one node, and nobody knows on which
+# of a large node: more cores speed one process up ever less. Not four, so that nodes of 8, 12, 16
+# ... have room for the source beside one process for each four CPUs
+CPUS_PER_ACTOR = 4.0 - CPUS_OF_SOURCE
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow's native log lines: fatal ones alone
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -170,28 +173,36 @@ class Pool(NamedTuple):
     """The processes that denoise: how many, the CPUs each reserves, the threads each computes with.
 
     Attributes:
-        size: how many.
+        size: how many there are at least, and at first.
         cpus: what each reserves of its node.
         threads: with how many each computes.
+        most: how many there may be when nodes have come.
     """
 
     size: int
     cpus: float
     threads: int
+    most: int
 
 
-def pool(actors: int | None, gpu: bool) -> Pool:
+def pool(actors: int | None, gpu: bool, max_actors: int | None = None) -> Pool:
     """The processes that denoise, sized from the cluster.
 
     Args:
         actors: As many as the user wants, or None for as many as fit.
         gpu: Whether each takes a GPU.
+        max_actors: As many as there may be when nodes have come, which Ray Data asks the cluster's
+            autoscaler for; then `actors` need not fit yet, and it may have no nodes at all. None:
+            no more than at first.
 
     Raises:
         RuntimeError: they don't fit.
+        ValueError: `max_actors` is less than `actors`.
     """
+    if max_actors is not None and max_actors < (actors or 1):
+        raise ValueError(f"max_actors={max_actors} must be at least actors={actors or 1}")
     nodes = [cpus - CPUS_OF_SOURCE for cpus in cpus_of_nodes() if cpus > CPUS_OF_SOURCE]
-    largest = max(nodes, default=1.0)
+    largest = max(nodes, default=CPUS_PER_ACTOR)  # of a node that is still to come
 
     def fitting(reserved: float) -> int:
         if gpu:
@@ -199,6 +210,10 @@ def pool(actors: int | None, gpu: bool) -> Pool:
         return sum(int(cpus / reserved + 1e-6) for cpus in nodes)
 
     reserved = min(1.0 if gpu else CPUS_PER_ACTOR, largest)
+    if max_actors is not None:
+        now = fitting(reserved)
+        threads = max(1, round(sum(cpus_of_nodes()) / now)) if now else math.ceil(reserved)
+        return Pool(actors or min(max(now, 1), max_actors), reserved, threads, max_actors)
     while not gpu and actors and fitting(reserved) < actors and reserved > min(1.0, largest):
         reserved = max(reserved / 1.1, min(1.0, largest))
     if max(actors or 1, 1) > fitting(reserved):
@@ -209,7 +224,7 @@ def pool(actors: int | None, gpu: bool) -> Pool:
             + (f"give at most --actors {most}" if most else "add nodes, or leave out --gpu")
         )
     size = actors or fitting(reserved)
-    return Pool(size, reserved, max(1, round(sum(cpus_of_nodes()) / size)))
+    return Pool(size, reserved, max(1, round(sum(cpus_of_nodes()) / size)), size)
 
 
 @contextlib.contextmanager

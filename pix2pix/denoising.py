@@ -31,6 +31,7 @@ def denoised(
     redo_older_models: bool = False,
     max_failed: str = "1%",
     actors: int | None = None,
+    max_actors: int | None = None,
     gpu: bool = False,
     show: Callable[[str], None] = print,
 ) -> summary.Summary:
@@ -44,6 +45,7 @@ def denoised(
         redo_older_models: Whether what other weights denoised is denoised again.
         max_failed: How many failures are acceptable, as a number or as a share like "1%".
         actors: Processes that denoise; as many as the cluster's CPUs (or GPUs) feed, if None.
+        max_actors: How many there may be as the cluster grows; see `cluster.pool`.
         gpu: Whether each of them takes a GPU.
         show: Takes the progress lines.
 
@@ -55,7 +57,7 @@ def denoised(
     """
     acceptable = summary.budget(max_failed)
     manifest.refuse_overlap(archive_url, output_url)
-    processes = cluster.pool(actors, gpu)
+    processes = cluster.pool(actors, gpu, max_actors)
     with held(output_url, show) as lease:
         status.compact(output_url)
         done = status.done(
@@ -86,7 +88,7 @@ def _done_now(
     """Lists the archive and, while that goes on, denoises what is not done."""
     import ray
 
-    book = ledger.started(2 * processes.size * THREADS, processes.size)
+    book = ledger.started(2 * processes.most * THREADS, processes.most)
     stopped = threading.Event()
 
     def check() -> None:
@@ -143,11 +145,13 @@ def _finished(
             num_cpus=cluster.CPUS_OF_SOURCE, override_num_blocks=1,
         )  # fmt: skip
         source.context.target_max_block_size = 1  # byte: a chunk waits for no others
+        # more processes as soon as all threads have work: Ray's own 1.75 is never reached here
+        source.context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
         dataset = source.map_batches(
             Denoise, batch_size=1, batch_format="pyarrow",
             fn_constructor_args=(output_url, way, book, gpu, processes.threads),
             compute=ray.data.ActorPoolStrategy(
-                size=processes.size,
+                min_size=processes.size, max_size=processes.most, initial_size=processes.size,
                 max_concurrent_calls_per_actor=THREADS,
                 max_tasks_in_flight_per_actor=THREADS + 2,
                 enable_true_multi_threading=True,
