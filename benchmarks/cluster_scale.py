@@ -4,8 +4,9 @@
 
 `pix2pix denoise` as it is, with a stand-in for decoding, generator and encoding that only sleeps:
 listing, source, ledger, Ray Data, reading, writing and the status table are real. Ray is told that
-this machine has a CPU for every actor that sleeps. The archive is a list that gives each image the
-5 MB of a 12-megapixel photograph, so that each is a chunk of its own, as they would be.
+this machine has four CPUs for every actor that sleeps. The archive is a list that gives each image
+the 5 MB of a 12-megapixel photograph, so that each is a chunk of its own, as they would be;
+`--size-bytes 250000` puts 32 into one.
 
 Prints images per second beside what the sleepers could do, and the processors' milliseconds per
 second of the driver, of the ledger, of the source, of the actors' processes and of Ray's own (those
@@ -33,7 +34,6 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)])
-SIZE_BYTES = 5_000_000  # of a photograph, as the list says
 TICKS = os.sysconf("SC_CLK_TCK")
 PARTS = ("driver", "ledger", "source", "Ray", "actors")
 
@@ -54,7 +54,7 @@ class Ran(NamedTuple):
     store_mb: float
 
 
-def fill(folder: Path, count: int) -> str:
+def fill(folder: Path, count: int, size_bytes: int) -> str:
     """The path of a list of so many files, a thousand to a folder."""
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "JPEG")
@@ -64,7 +64,7 @@ def fill(folder: Path, count: int) -> str:
         path.write_bytes(file.getvalue())
     table = {
         "uri": pa.array(map(str, uris)),
-        "size_bytes": pa.array([SIZE_BYTES] * count),
+        "size_bytes": pa.array([size_bytes] * count),
         "etag": pa.array([path.name for path in uris]),
     }
     pq.write_table(pa.table(table), folder / "list.parquet")
@@ -149,13 +149,13 @@ def store_mb() -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines) / 1e6
 
 
-def job(folder: Path, actors: int, images: int, seconds: float) -> Ran:
+def job(folder: Path, actors: int, images: int, seconds: float, size_bytes: int) -> Ran:
     """Denoises by sleeping; see the module."""
     from sleeping import sleeper
 
     from pix2pix import denoising, stages, status
 
-    archive, output = fill(folder / "archive", images), str(folder / "output")
+    archive, output = fill(folder / "archive", images, size_bytes), str(folder / "output")
     setattr(denoising, "Denoise", sleeper(seconds))  # noqa: B010 - the stand-in
     sampler = Sampler()
     sampler.start()
@@ -170,8 +170,8 @@ def job(folder: Path, actors: int, images: int, seconds: float) -> Ran:
         for table in status.rows(output, ["finished_at"])
         for moment in table["finished_at"].to_pylist()
     )
-    # without the first and the last tenth, in which not all actors are at work
-    cut = len(moments) // 10
+    # without the first and the last quarter, in which not all actors are at work
+    cut = len(moments) // 4
     begin, end = moments[cut], moments[-cut - 1]
     rate = (len(moments) - 2 * cut - 1) / (end - begin)
     return Ran(actors, rate, sampler.cores(begin, end), sampler.store_mb)
@@ -187,6 +187,7 @@ def main(
     actors: Annotated[str, typer.Option(help="Numbers of actors.")] = "1,2,4,8,16",
     seconds: Annotated[float, typer.Option(help="That an actor sleeps for each image.")] = 0.4,
     per_actor: Annotated[int, typer.Option(help="Images for each actor.")] = 80,
+    size_bytes: Annotated[int, typer.Option(help="Of an image, as the list says.")] = 5_000_000,
 ) -> None:
     """Prints what each number of actors costs."""
     import ray
@@ -207,7 +208,7 @@ def main(
     done = []
     for count in counts:
         with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-            ran = job(Path(name), count, count * per_actor, seconds)
+            ran = job(Path(name), count, count * per_actor, seconds, size_bytes)
         done.append(ran)
         cores = "  ".join(f"{ran.cores[part] * 1e3:6.1f}" for part in PARTS)
         share = ran.rate * seconds / count
