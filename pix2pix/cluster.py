@@ -186,13 +186,21 @@ class Pool(NamedTuple):
 
 
 def pool(actors: int | None, gpu: bool, max_actors: int | None = None) -> Pool:
-    """The processes that denoise, sized from the cluster.
+    """The processes that denoise, sized from the cluster: see `sized`."""
+    return sized(cpus_of_nodes(), gpus() if gpu else None, actors, max_actors)
+
+
+def sized(
+    nodes: list[float], gpus: int | None, actors: int | None, max_actors: int | None = None
+) -> Pool:
+    """The processes that denoise in a cluster.
 
     Args:
+        nodes: The CPUs of each.
+        gpus: How many there are for them, one to each; None: they need none.
         actors: As many as the user wants, or None for as many as fit.
-        gpu: Whether each takes a GPU.
         max_actors: As many as there may be when nodes have come, which Ray Data asks the cluster's
-            autoscaler for; then `actors` need not fit yet, and it may have no nodes at all. None:
+            autoscaler for; then `actors` need not fit yet, and there may be no nodes at all. None:
             no more than at first.
 
     Raises:
@@ -201,30 +209,31 @@ def pool(actors: int | None, gpu: bool, max_actors: int | None = None) -> Pool:
     """
     if max_actors is not None and max_actors < (actors or 1):
         raise ValueError(f"max_actors={max_actors} must be at least actors={actors or 1}")
-    nodes = [cpus - CPUS_OF_SOURCE for cpus in cpus_of_nodes() if cpus > CPUS_OF_SOURCE]
-    largest = max(nodes, default=CPUS_PER_ACTOR)  # of a node that is still to come
+    free = [cpus - CPUS_OF_SOURCE for cpus in nodes if cpus > CPUS_OF_SOURCE]
+    largest = max(free, default=CPUS_PER_ACTOR)  # of a node that is still to come
 
     def fitting(reserved: float) -> int:
-        if gpu:
-            return gpus()
-        return sum(int(cpus / reserved + 1e-6) for cpus in nodes)
+        if gpus is not None:
+            return gpus
+        return sum(int(cpus / reserved + 1e-6) for cpus in free)
 
-    reserved = min(1.0 if gpu else CPUS_PER_ACTOR, largest)
+    reserved = min(1.0 if gpus is not None else CPUS_PER_ACTOR, largest)
     if max_actors is not None:
         now = fitting(reserved)
-        threads = max(1, round(sum(cpus_of_nodes()) / now)) if now else math.ceil(reserved)
+        threads = max(1, round(sum(nodes) / now)) if now else math.ceil(reserved)
         return Pool(actors or min(max(now, 1), max_actors), reserved, threads, max_actors)
-    while not gpu and actors and fitting(reserved) < actors and reserved > min(1.0, largest):
+    while gpus is None and actors and fitting(reserved) < actors and reserved > min(1.0, largest):
         reserved = max(reserved / 1.1, min(1.0, largest))
     if max(actors or 1, 1) > fitting(reserved):
         most = fitting(reserved)
         raise RuntimeError(
             f"{actors or 1} actors that denoise don't fit into the cluster: its nodes have "
-            f"{', '.join(f'{cpus:g}' for cpus in cpus_of_nodes())} CPUs and {gpus()} GPUs; "
+            f"{', '.join(f'{cpus:g}' for cpus in nodes) or 'no'} CPUs"
+            + (f" and it has {gpus} GPUs; " if gpus is not None else "; ")
             + (f"give at most --actors {most}" if most else "add nodes, or leave out --gpu")
         )
     size = actors or fitting(reserved)
-    return Pool(size, reserved, max(1, round(sum(cpus_of_nodes()) / size)), size)
+    return Pool(size, reserved, max(1, round(sum(nodes) / size)), size)
 
 
 @contextlib.contextmanager
