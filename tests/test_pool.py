@@ -124,6 +124,9 @@ def growing(s3: object, tmp_path: Path) -> Iterator[Started]:
         "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"), "RAY_FAKE_CLUSTER": "1",
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
         "RAY_enable_autoscaler_v2": "0", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        # of Ray Data: seconds between two requests for nodes, and of what it takes the mean
+        "RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "1",
+        "RAY_DATA_CLUSTER_UTIL_AVG_WINDOW_S": "2",
     }  # fmt: skip
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0",
@@ -175,7 +178,7 @@ def test_the_pool_grows_with_the_cluster_and_no_pixel_depends_on_it(
     growing: Started, s3: object, proxy: object, checkpoint: str, tmp_path: Path
 ) -> None:
     environment, raylets = growing
-    bucket, count = s3.bucket_url("growing"), 240
+    bucket, count = s3.bucket_url("growing"), 500
     pixels = np.asarray(Image.open(SAMPLE).convert("RGB"))[:48, :64]
     for number in range(count):
         file = io.BytesIO()

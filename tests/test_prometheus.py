@@ -71,14 +71,12 @@ def told(
     worker = ray.get(
         process.__ray_call__.remote(lambda _: ray.get_runtime_context().get_worker_id())
     )
-    limit, ours = time.monotonic() + SECONDS, []
-    while not ours and time.monotonic() < limit:
+    limit, ours, last = time.monotonic() + SECONDS, [], f"ray_{prometheus.IMAGE_SECONDS}_count"
+    while time.monotonic() < limit:  # until the last thing that it tells of the last image is there
+        ours = [each for each in _scraped() if each[1].get("WorkerId") == worker]
+        if [value for name, _, value in ours if name == last] == [len(rows)]:
+            break
         time.sleep(0.5)
-        ours = [
-            each
-            for each in _scraped()
-            if each[1].get("WorkerId") == worker and each[0].startswith("ray_pix2pix_")
-        ]
     ray.kill(process)
     return status.current(output).to_pylist(), ours
 
