@@ -23,7 +23,8 @@ from typing import Annotated
 
 import typer
 
-FOLDER = Path(f"/tmp/pix2pix-{os.getuid()}/raylets")  # short: the paths of sockets have 107 bytes
+FOLDER = Path(f"/tmp/pix2pix-{os.getuid()}/raylets")
+LONGEST_FOLDER = 40  # bytes: the paths of Ray's sockets below it may have 107
 STATE, TOKEN, VARIABLES = "cluster.json", "token", "environment"
 READY_SECONDS = 180.0  # 10 s alone; busy cores have taken 60
 MARK = "PIX2PIX_RAYLET"  # in the environment of all that runs in the cluster: which one, which node
@@ -87,10 +88,6 @@ class Raylets:
             "RAY_AUTH_TOKEN_PATH": str(self.folder / TOKEN),
         }
 
-    def log(self, number: int) -> Path:
-        """What `ray start` of a node said."""
-        return self.folder / f"{number}.log"
-
     def note(self) -> None:
         """Writes itself down, before what is written is done: so `ended` finds all of it."""
         told = asdict(self) | {"folder": str(self.folder)}
@@ -103,7 +100,7 @@ def started(
 ) -> Raylets:  # fmt: skip
     """A new cluster, once all of its nodes are there.
 
-    What runs in it has this process's environment, but for variables of Ray.
+    What runs in it has this process's environment, but for Ray's variables.
 
     Args:
         workers: How many nodes there are beside the head.
@@ -111,22 +108,23 @@ def started(
         head_cpus: Of the head; with 0 only drivers and what belongs to them run there.
         store_mb: See `Raylets`; at least 75.
         namespaces: Whether each worker has a network namespace.
-        folder: See `Raylets`; a short path.
+        folder: See `Raylets`; at most `LONGEST_FOLDER` bytes.
 
     Raises:
-        RuntimeError: one is up there already, namespaces can't be had, or Ray does not come up.
+        RuntimeError: one is up there already, an option can't be had, or Ray does not come up.
     """
     if (folder / STATE).exists():
         raise RuntimeError(f"a cluster is up in {folder}: end it first, or give another folder")
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        raise RuntimeError(f"folder={folder} must have at most {LONGEST_FOLDER} bytes: use /tmp")
     if namespaces and (os.getuid() != 0 or shutil.which("ip") is None):
         raise RuntimeError("namespaces need root and the program ip: leave --namespaces out")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / TOKEN).touch(mode=0o600)
     (folder / TOKEN).write_text(secrets.token_hex(32))
     number = random.randrange(2, 250)
-    network, bridge = (
-        (f"10.{number}.0.", f"raylets{number}") if namespaces else (f"127.{number}.0.", "")
-    )
+    network = f"{10 if namespaces else 127}.{number}.0."
+    bridge = f"raylets{number}" if namespaces else ""
     made = Raylets(
         folder, secrets.token_hex(8), store_mb, network, f"{network}1:{_free_port()}",
         f"http://127.0.0.1:{_free_port()}", bridge,
@@ -137,8 +135,8 @@ def started(
             _ip(f"link add {bridge} type bridge")
             _ip(f"address add {network}1/24 dev {bridge}")
             _ip(f"link set {bridge} up")
-        _wait(made, [_start(made, head_cpus)], 1)
-        _wait(made, [_start(made, cpus) for _ in range(workers)], workers + 1)
+        _wait(made, [_start(made, head_cpus)])
+        _wait(made, [_start(made, cpus) for _ in range(workers)])
     except BaseException:
         ended(folder)
         raise
@@ -167,9 +165,8 @@ def added(made: Raylets, cpus: float = 1.0) -> Node:
     Raises:
         RuntimeError: it does not come up.
     """
-    before = _alive(made)
     number = _start(made, cpus)
-    _wait(made, [number], before + 1)
+    _wait(made, [number])
     return made.nodes[number]
 
 
@@ -212,7 +209,7 @@ def _start(made: Raylets, cpus: float) -> int:
     others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     token = {n: value for n, value in made.variables.items() if n.startswith("RAY_AUTH_")}
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with made.log(number).open("wb") as log:
+    with (made.folder / f"{number}.log").open("wb") as log:
         process = subprocess.Popen(
             _command(made, number), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             env=others | token | path | {MARK: f"{made.identity}/{number}"}, start_new_session=True,
@@ -233,23 +230,21 @@ def _command(made: Raylets, number: int) -> list[str]:
         "min-worker-port": 0,
         "max-worker-port": 0,
     }
-    if number:
-        options |= {"address": made.gcs_address}
-    else:
-        options |= {
-            "port": made.gcs_address.rpartition(":")[2],
-            "dashboard-host": "127.0.0.1",
-            "dashboard-port": made.dashboard_url.rpartition(":")[2],
-            "ray-client-server-port": _free_port(),
-        }
+    of_the_head = {
+        "port": made.gcs_address.rpartition(":")[2],
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": made.dashboard_url.rpartition(":")[2],
+        "ray-client-server-port": _free_port(),
+    }
+    options |= {"address": made.gcs_address} if number else of_the_head
     words = [f"--{name}={value}" for name, value in options.items()]
     words += [] if number else ["--head", "--disable-usage-stats"]
     inside = ["ip", "netns", "exec", node.namespace] if node.namespace else []
     return [*inside, str(Path(sys.executable).parent / "ray"), "start", "--block", *words]
 
 
-def _alive(made: Raylets) -> int:
-    """How many nodes the head says are alive; 0 if it doesn't answer."""
+def _alive(made: Raylets) -> set[str]:
+    """The addresses of the nodes that the head says are alive; none if it doesn't answer."""
     request = urllib.request.Request(
         f"{made.dashboard_url}/nodes?view=summary",
         headers={"Authorization": f"Bearer {(made.folder / TOKEN).read_text()}"},
@@ -259,17 +254,18 @@ def _alive(made: Raylets) -> int:
         with opener.open(request, timeout=5) as answer:
             nodes = json.load(answer)["data"]["summary"]
     except (OSError, ValueError):
-        return 0
-    return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+        return set()
+    raylets = [node["raylet"] for node in nodes]
+    return {each["nodeManagerAddress"] for each in raylets if each.get("state") == "ALIVE"}
 
 
-def _wait(made: Raylets, numbers: list[int], alive: int) -> None:
-    """Returns once so many nodes live; these are the ones that may still be starting."""
+def _wait(made: Raylets, numbers: list[int]) -> None:
+    """Returns once these nodes live."""
     limit = time.monotonic() + READY_SECONDS
-    while _alive(made) < alive:
+    while not {made.nodes[number].address for number in numbers} <= _alive(made):
         dead = [number for number in numbers if not processes(made, [number])]
         if dead or time.monotonic() > limit:
-            words = made.log((dead or numbers)[0]).read_text()[-2000:]
+            words = (made.folder / f"{(dead or numbers)[0]}.log").read_text()[-2000:]
             raise RuntimeError(f"Ray does not come up; a node says:\n{words}")
         time.sleep(0.2)
 
@@ -327,10 +323,8 @@ def up(
     """Starts a head and workers; they know the AWS variables that are set now."""
     made = started(workers, cpus, head_cpus, store_mb, namespaces, folder)
     typer.echo(
-        f"a head with {head_cpus:g} CPUs ({made.nodes[0].address}) and {workers} workers with "
-        f"{cpus:g} each are up; dashboard: {made.dashboard_url}\n"
-        f"  . {made.folder / VARIABLES}\n"
-        "lets `ray job submit --working-dir . -- python jobs/...` use them, and pix2pix itself"
+        f"a head and {workers} workers are up; dashboard: {made.dashboard_url}\n"
+        f"`. {made.folder / VARIABLES}` lets `ray job submit` and pix2pix use them"
     )
 
 

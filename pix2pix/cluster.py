@@ -94,7 +94,9 @@ def _losses_told() -> Iterator[None]:
     known = _nodes()
 
     def look() -> None:
-        while not ended.wait(SECONDS_PER_LOOK):
+        last = False
+        while not last:
+            last = ended.wait(SECONDS_PER_LOOK)
             now = _nodes()
             for node in known.keys() - now.keys():
                 printed(
@@ -109,7 +111,7 @@ def _losses_told() -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(timeout=5)
 
 
 def _nodes() -> dict[str, str]:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,9 +107,15 @@ def works(raylets: local.Raylets, number: int) -> bool:
 
 
 def stopped(raylets: local.Raylets, name: str) -> None:
-    """Stops a job as a user would, and waits for its end."""
-    command = [RAY, "job", "stop", name]
-    subprocess.run(command, env=_environment(raylets), check=True, timeout=120)
+    """Stops a job with the request that `ray job stop` sends, without the seconds it takes."""
+    token = Path(raylets.variables["RAY_AUTH_TOKEN_PATH"]).read_text()
+    request = urllib.request.Request(
+        f"{raylets.dashboard_url}/api/jobs/{name}/stop",
+        headers={"Authorization": f"Bearer {token}"}, method="POST",
+    )  # fmt: skip
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=60) as answer:
+        assert json.load(answer)["stopped"]
 
 
 def _environment(raylets: local.Raylets) -> dict[str, str]:

@@ -33,8 +33,7 @@ def weights(run: Path) -> dict[str, np.ndarray]:
     """All arrays of the networks, averages and both optimizers in the latest checkpoint."""
     folder = Path(storage.local_path(checkpoints.resolved(f"{run}/latest")))
     arrays = {}
-    names = ("generator", "state/generator", "state/discriminator")
-    for path in (folder / f"{name}.weights.h5" for name in names):
+    for path in sorted(folder.rglob("*.weights.h5")):
         with h5py.File(path) as file:
             file.visititems(
                 lambda name, item, path=path: (
