@@ -106,6 +106,9 @@ def growing(s3: object, tmp_path: Path) -> Iterator[Started]:
         "cluster_name": "growing", "max_workers": 3, "idle_timeout_minutes": 10,
         "provider": {
             "type": "fake_multinode", "head_node_id": HEAD, "gcs_address": f"127.0.0.1:{port}",
+            # all have one address, and there is nothing to set up
+            "use_node_id_as_ip": True, "disable_node_updaters": True,
+            "disable_launch_config_check": True,
         },
         "auth": {}, "docker": {},
         "upscaling_speed": 9, "available_node_types": kinds, "head_node_type": "ray.head.default",
