@@ -197,7 +197,7 @@ def main(
     counts = [int(count) for count in actors.split(",")]
     os.makedirs(cluster.FOLDER, exist_ok=True)
     os.environ.setdefault("RAY_TMPDIR", cluster.FOLDER)
-    os.environ["RAY_worker_niceness"] = "0"  # else whatever runs here besides comes first
+    os.environ |= {"RAY_worker_niceness": "0"}  # else whatever runs here besides comes first
     ray.init(
         address="local", num_cpus=4 * max(counts) + 1, include_dashboard=False, logging_level=40,
         log_to_driver=False, object_store_memory=1_000_000_000,
