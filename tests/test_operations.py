@@ -68,7 +68,8 @@ def test_every_option_is_one_that_a_command_has() -> None:
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help"}
-    named = set(re.findall(r"`(?:[^`]* )?(--[a-z-]+)", TEXT))
+    ours = re.sub(r"`python benchmarks/[^`]*`", "", TEXT)
+    named = set(re.findall(r"`(?:[^`]* )?(--[a-z-]+)", ours))
     assert len(named) > 8
     assert named - options == set()
 
