@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from cluster import local
-from pix2pix import checkpoints, stages, status, storage
+from pix2pix import checkpoints, prometheus, stages, status, storage
 from pix2pix.stages import Way
 from tests.conftest import FaultyProxy, S3Server
 from tests.raylets import up
@@ -211,7 +211,8 @@ def test_a_killed_driver_a_killed_process_and_a_killer_among_the_images_lose_not
     alone = stages.Denoise("", Way(*checkpoints.identified(checkpoint)), None, False, 0)
     expected = {}
     for path in paths - set(failures) - {killer}:  # as one process writes it that nothing disturbs
-        encoded, _ = alone.result(storage.read(f"{archive}/{path}"), path, last_try=False)
+        data = storage.read(f"{archive}/{path}")
+        encoded, _ = alone.result(data, path, False, prometheus.Watch())
         expected[path] = hashlib.sha256(encoded).hexdigest()
     assert len(expected) == 40
     assert _hashes(f"{bucket}/output/images") == expected
