@@ -12,7 +12,7 @@ from pix2pix import cli, prometheus, status
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/operations.md").read_text()
-MEGAPIXELS_PER_SECOND_AND_CORE = 1.639 / 2
+MEGAPIXELS_PER_SECOND_AND_CORE = 1.559 / 2
 
 
 def _table(after: str) -> list[list[str]]:
