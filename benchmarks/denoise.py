@@ -164,6 +164,16 @@ def job(archive: str, output: str, checkpoint: str) -> tuple[float, float]:
     return megapixels, max(ends) - min(begins)
 
 
+def know(server: Any) -> None:  # noqa: ANN401 - tests.conftest.S3Server
+    """Lets the AWS variables point to an S3 server, with its user's keys."""
+    os.environ |= {
+        "AWS_ENDPOINT_URL": server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": server.user["accessKey"],
+        "AWS_SECRET_ACCESS_KEY": server.user["secretKey"],
+        "AWS_REGION": "us-east-1",
+    }
+
+
 def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, float]:
     """The same with archive and output in an S3 server that takes 40 ms longer to answer."""
     from pix2pix import storage
@@ -171,12 +181,7 @@ def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, flo
 
     process, server = conftest._started(folder)
     proxy = conftest.FaultyProxy(server.endpoint_url)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        "AWS_ACCESS_KEY_ID": server.user["accessKey"],
-        "AWS_SECRET_ACCESS_KEY": server.user["secretKey"],
-        "AWS_REGION": "us-east-1",
-    }
+    know(server)
     try:
         bucket = server.bucket_url("benchmark")
         for path in paths:

@@ -49,18 +49,15 @@ def counted(proxy: object, *words: str) -> Counter[str]:
 
 def counts(size: int, checkpoint: str) -> dict[str, Counter[str]]:
     """The requests of each command over an archive of so many photographs."""
+    from denoise import know
+
     from pix2pix import storage
     from tests import conftest
 
     with tempfile.TemporaryDirectory() as folder:
         process, server = conftest._started(Path(folder))
         proxy = conftest.FaultyProxy(server.endpoint_url)
-        os.environ |= {
-            "AWS_ENDPOINT_URL": server.endpoint_url,
-            "AWS_ACCESS_KEY_ID": server.user["accessKey"],
-            "AWS_SECRET_ACCESS_KEY": server.user["secretKey"],
-            "AWS_REGION": "us-east-1",
-        }
+        know(server)
         try:
             bucket = server.bucket_url("requests")
             random = np.random.default_rng(0)
