@@ -194,9 +194,7 @@ def gpus() -> int:
 
 
 def cpus_per_worker(workers: int, gpu: bool) -> float:
-    """The CPUs that each training worker reserves, so that half of them stay for cutting patches.
-
-    Ray's CPUs are tickets, not cores: a worker on a small machine still uses all it finds free.
+    """The CPUs that each training worker reserves: see `reserved_per_worker`.
 
     Raises:
         RuntimeError: the cluster has fewer GPUs than there are workers.
@@ -206,7 +204,22 @@ def cpus_per_worker(workers: int, gpu: bool) -> float:
             f"{workers} workers with a GPU each need {workers} GPUs, the cluster has {gpus()}: use "
             f"fewer --workers or train without --gpu"
         )
-    return min(1.0, sum(cpus_of_nodes()) / (2 * workers))
+    return reserved_per_worker(cpus_of_nodes(), workers)
+
+
+def reserved_per_worker(nodes: list[float], workers: int) -> float:
+    """As many CPUs that, with half of the nodes lost, half of what is left stays to cut patches.
+
+    Ray asks for as much at each new start. Were it all that is left, no patch would ever be cut.
+    Its CPUs are tickets, not cores: a worker on a small machine still uses all it finds free.
+
+    Args:
+        nodes: The CPUs of each.
+        workers: How many train.
+    """
+    smallest_first = sorted(cpus for cpus in nodes if cpus > 0)
+    left = smallest_first[: math.ceil(len(smallest_first) / 2)]
+    return min(1.0, sum(left) / (2 * workers))
 
 
 class Pool(NamedTuple):

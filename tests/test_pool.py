@@ -21,7 +21,8 @@ import yaml
 from PIL import Image
 
 from pix2pix import storage
-from pix2pix.cluster import CPUS_OF_SOURCE, sized
+from pix2pix.cluster import CPUS_OF_SOURCE, reserved_per_worker, sized
+from pix2pix.pairs import CPUS_PER_TASK
 from tests.conftest import ADDED
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,22 @@ def test_there_is_a_process_for_every_four_cpus(
 ) -> None:
     pool = sized(nodes, None, None)
     assert (pool.size, pool.threads, pool.most) == (size, threads, size)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "reserved"),
+    [
+        ([2], 1, 1), ([2], 2, 0.5), ([16], 2, 1),  # one node: half of it is for cutting patches
+        ([0, 1, 1], 2, 0.25),  # one node lost: two workers take half of the other
+        ([0, 1, 1, 1, 1], 4, 0.25), ([1, 1, 1], 3, 1 / 3), ([8, 2], 2, 0.5), ([64] * 4, 4, 1),
+    ],
+)  # fmt: skip
+def test_workers_leave_cpus_for_patches_when_nodes_are_lost(
+    nodes: list[float], workers: int, reserved: float
+) -> None:
+    assert reserved_per_worker(nodes, workers) == pytest.approx(reserved)
+    left = sorted(cpus for cpus in nodes if cpus)[: (len(nodes) + 1) // 2]
+    assert sum(left) - workers * reserved >= CPUS_PER_TASK - 1e-9
 
 
 @pytest.mark.parametrize("cpus", [*range(1, 65), 96, 128])
