@@ -16,8 +16,8 @@ from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
 # for the layers of a tile: 12.5 megapixels in bfloat16, 6.2 in float32. Smaller ones cost time: of
-# 12 megapixels 2.7% overlap in two tiles, 5.9% in four. The same wherever there is as much memory, as
-# seams depend on it
+# 12 megapixels 2.7% overlap in two tiles, 5.9% in four. The same wherever there is so much memory,
+# as seams depend on it
 TILE_BYTES = 2_400_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
 HUGE_PIXELS, HUGE_TILE_BYTES = 100_000_000, 800_000_000
