@@ -259,6 +259,8 @@ class Denoise:
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
         pixels, note, energy = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
         watch.lap("denoise")
+        if self.way.clean_sigma > 0:
+            energy = harm.spared(photograph.pixels, pixels, energy)
         if self.way.clean_sigma > 0 and harm.takes_little(energy):
             message = (
                 f"{float(energy.mean()) ** 0.5:.2g} levels would be taken: nobody would see it"

@@ -52,7 +52,7 @@ def restrained(before: Pixels, after: Pixels, only_noise: bool = True) -> Values
     counted = _without_outliers(before, after, energy, noise)
     share = np.sqrt(np.minimum(1.0, noise / np.maximum(counted, UNTOUCHED)), dtype=np.float32)
     if (share < 1).any():
-        _shrink(before, after, share)
+        shrink(before, after, share)
     return energy * np.square(share)
 
 
@@ -144,8 +144,14 @@ def _slack(before: Pixels, after: Pixels, is_quiet: NDArray[np.bool_]) -> float:
     return max(LEAST_SLACK, (1 + CHANCE * deviation) / max(1 - deviation / 2, 0.2))
 
 
-def _shrink(before: Pixels, after: Pixels, share: Values) -> None:
-    """Leaves of what was taken a share, (rows, columns) of blocks; it changes smoothly."""
+def shrink(before: Pixels, after: Pixels, share: Values) -> None:
+    """Leaves of what was taken a share, which changes smoothly from block to block.
+
+    Args:
+        before: uint8 or uint16 (height, width, 3).
+        after: Likewise, without what was taken; changed in place.
+        share: float32 (height // 8, width // 8), 0 (all is given back) to 1.
+    """
     height, width = before.shape[:2]
     rows, columns = share.shape
     place = np.clip((np.arange(width) + 0.5) / BLOCK - 0.5, 0, columns - 1)
