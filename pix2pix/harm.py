@@ -26,6 +26,7 @@ CLIPPED = 0.02  # share of the values, beside those that were near the end befor
 
 CLEAN_SIGMA = 0.15  # noise of 5 levels reads 0.22 after a JPEG of quality 75, 0.07 after one of 60
 LITTLE, LITTLE_IN_A_PLACE = 1.0, 2.0  # levels, root mean square: 48 dB, and in 64 x 64 pixels
+SPARED, COUNTS = 0.5, 2.0  # levels, likewise: up to which all of it is given back, from which none
 AROUND = WINDOW // 2  # blocks on either side that say how much is taken in a place
 EVERY, ROWS = 4, 48  # every fourth row of blocks shows the noise that has gone, or so many rows
 FEWEST_PIXELS = 29  # smaller sides say nothing of the noise, see `metrics.noise_sigma`
@@ -148,28 +149,24 @@ def is_clean(
     return noise_sigma <= clean_sigma
 
 
-def spared(before: Pixels, after: Pixels, energy: NDArray[np.float32]) -> NDArray[np.float32]:
+def spare(before: Pixels, after: Pixels, energy: NDArray[np.float32]) -> None:
     """Gives back what was taken where it is hardly more than nothing.
 
-    In places (72 x 72 pixels) of which less than a level was taken, all; of which two or more were,
-    nothing; between them the rest grows in a line, so that no edge shows. Noise of a level nobody
-    sees, and what is taken of a clean photograph is grain and texture.
+    In places (72 x 72 pixels) of which less than half a level was taken, all; of which two or more
+    were, nothing; between them the rest grows in a line, so that no edge shows. Nobody sees noise
+    of a level, and what is taken of a clean photograph is grain and texture.
 
     Args:
         before: The photograph, uint8 or uint16 (height, width, 3), full range.
         after: The result; changed in place.
         energy: What was taken from each block, see `denoiser.Result`.
-
-    Returns:
-        What stays taken from each block, but for rounding.
     """
     if energy.size == 0:
-        return energy
+        return
     taken = np.sqrt(np.maximum(_means_around(_means_around(energy).T).T, 0))
-    share = np.clip(taken / LITTLE - 1, 0, 1).astype(np.float32)
+    share = np.clip((taken - SPARED) / (COUNTS - SPARED), 0, 1).astype(np.float32)
     if (share < 1).any():
         texture.shrink(before, after, share)
-    return energy * np.square(share)
 
 
 def takes_little(energy: NDArray[np.float32]) -> bool:

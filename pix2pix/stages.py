@@ -259,13 +259,13 @@ class Denoise:
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
         pixels, note, energy = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
         watch.lap("denoise")
-        if self.way.clean_sigma > 0:
-            energy = harm.spared(photograph.pixels, pixels, energy)
         if self.way.clean_sigma > 0 and harm.takes_little(energy):
             message = (
                 f"{float(energy.mean()) ** 0.5:.2g} levels would be taken: nobody would see it"
             )
             return b"", before, {"status": "skipped_clean", "message": message}
+        if self.way.clean_sigma > 0:
+            harm.spare(photograph.pixels, pixels, energy)
         after = images.eight_bit(pixels)
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
         if photograph.format not in ("PNG", "TIFF"):

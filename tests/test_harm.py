@@ -198,13 +198,9 @@ def _taken(sides: tuple[int, int], levels: float) -> tuple[Photograph, Photograp
 
 
 def _spared(before: Photograph, after: Photograph) -> Photograph:
-    """What is left of a result, and that `harm.spared` says so."""
+    """What is left of a result."""
     left = after.copy()
-    energy = texture.restrained(before, left, only_noise=False)
-    said = harm.spared(before, left, energy)
-    really = texture.restrained(before, left.copy(), only_noise=False)
-    # rounding to whole levels takes some of it back, most where little is left
-    assert np.sqrt(said.mean()) == pytest.approx(np.sqrt(really.mean()), abs=0.3)
+    harm.spare(before, left, texture.restrained(before, after.copy(), only_noise=False))
     return left
 
 
@@ -214,20 +210,21 @@ def test_nothing_of_what_counts_is_spared(levels: float) -> None:
     assert np.array_equal(_spared(before, after), after)
 
 
-def test_what_is_under_a_level_is_spared_and_the_rest_grows_from_nothing() -> None:
+def test_what_is_hardly_more_than_nothing_is_spared_and_the_rest_grows() -> None:
     taken = []
-    for levels in (0.6, 0.85, 1.1, 1.3, 1.5, 1.7, 1.9, 2.2):
+    for levels in (0.3, 0.4, 0.8, 1.1, 1.3, 1.5, 1.7, 1.9, 2.2):
         before, after = _taken((300, 200), levels)
         left = _spared(before, after)
         assert ((left >= np.minimum(before, after)) & (left <= np.maximum(before, after))).all()
         taken.append(float(np.sqrt(np.mean(np.square(before - left.astype(float))))))
     assert taken[:2] == [0, 0]
     assert taken == sorted(taken)
+    assert taken[5] < 1.35  # of 1.5
     assert taken[-1] == pytest.approx(2.2, rel=0.1)
 
 
 def test_a_place_with_noise_is_denoised_beside_one_without() -> None:
-    quiet, loud = _taken((256, 256), 0.5), _taken((256, 256), 6.0)
+    quiet, loud = _taken((256, 256), 0.4), _taken((256, 256), 6.0)
     before, after = (np.concatenate(both, axis=1) for both in zip(quiet, loud, strict=True))
     left = _spared(before, after)
     assert np.array_equal(left[:, : 256 - 48], before[:, : 256 - 48])
@@ -236,6 +233,4 @@ def test_a_place_with_noise_is_denoised_beside_one_without() -> None:
 
 def test_what_is_too_small_for_blocks_is_not_spared() -> None:
     before, after = _taken((7, 300), 1.0)
-    left = after.copy()
-    harm.spared(before, left, texture.restrained(before, left, only_noise=False))
-    assert np.array_equal(left, after)
+    assert np.array_equal(_spared(before, after), after)
