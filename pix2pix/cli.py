@@ -10,81 +10,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pix2pix.options import (
+    Actors,
+    Archive,
+    Checkpoint,
+    CleanSigma,
+    DryRun,
+    Embed,
+    Gpu,
+    MaxActors,
+    MaxFailed,
+    Output,
+    Pairs,
+    Precision,
+    Quality,
+    RedoOlderModels,
+    Reference,
+    RetryFailed,
+    Run,
+    Strength,
+    Verbose,
+)
 from pix2pix.settings import Settings
 
 if TYPE_CHECKING:
     from pix2pix.stages import Way
 
 PARTIAL, OVER_BUDGET, GAPS = 3, 4, 5  # exit codes; 0 all well, 1 crash or refused, 2 wrong usage
-
-Pairs = Annotated[
-    str, typer.Argument(help="Pairs: SIDD's layout, or two folders noisy/ and clean/. Any URL.")
-]
-Run = Annotated[str, typer.Argument(help="Folder of the run: checkpoints, history, curves.")]
-Archive = Annotated[
-    str,
-    typer.Argument(help="Folder of images, .parquet or .csv list, or one image; never written to."),
-]
-Output = Annotated[
-    str, typer.Argument(help="Folder to fill: images/, status/, ...; of one image, a new file.")
-]
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        help="best or fast: what ships. Or a run (its best checkpoint is taken), or one "
-        "checkpoint. Any URL; folders of yours called best or fast are ./best and ./fast."
-    ),
-]
-Precision = Annotated[str, typer.Option(help="float32, bfloat16, or auto: what's fast here.")]
-Gpu = Annotated[bool, typer.Option("--gpu", help="Give every worker a GPU.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show what Ray, TensorFlow and the workers say, too.")
-]
-Strength = Annotated[float, typer.Option(min=0, max=1, help="Share of the noise to take.")]
-Quality = Annotated[
-    int | None, typer.Option(min=1, max=100, help="Of lossy formats (default: as the source).")
-]
-CleanSigma = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="Noise level up to which an image is left alone; 0 also denoises one of which "
-        "less than a level would be taken.",
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what there is to do; write nothing.")]
-Reference = Annotated[
-    str | None, typer.Option(help="Folder of clean images under the same names, for PSNR.")
-]
-Embed = Annotated[
-    bool,
-    typer.Option(
-        "--embed",
-        help="Put each file into its row of the status table too (column denoised). What is "
-        "done already stays as it is.",
-    ),
-]
-RetryFailed = Annotated[
-    str | None,
-    typer.Option(
-        is_flag=False, flag_value="all", metavar="[=CLASS,...]",
-        help="Try once more what failed before, all of it or some classes.",
-    ),
-]  # fmt: skip
-RedoOlderModels = Annotated[
-    bool, typer.Option("--redo-older-models", help="Also do what other weights have done.")
-]
-MaxFailed = Annotated[
-    str, typer.Option(help="Acceptable failures, 12 or 1%; beyond them the exit code is 4.")
-]
-MaxActors = Annotated[
-    int | None, typer.Option(
-        min=1, help="Up to so many as an autoscaling cluster grows (default: as at the start)."
-    )
-]  # fmt: skip
-Actors = Annotated[
-    int | None, typer.Option(min=1, help="Processes that denoise (default: what fits).")
-]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -143,7 +95,8 @@ def train(
         list[str], typer.Option(help="Also train on these clean photographs, with added noise.")
     ] = [],  # noqa: B006 - read only; Typer wants a list
     start: Annotated[
-        str | None, typer.Option(help="Begin with the weights of this checkpoint (or best, fast).")
+        str | None,
+        typer.Option(help="Begin with the weights of this checkpoint (best: what ships)."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share each batch.")] = 1,
     gpu: Gpu = False,
