@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 FOLDER = os.path.join(tempfile.gettempdir(), f"pix2pix-{os.getuid()}")  # Ray's own notes and logs
 SECONDS_PER_LOOK = 2.0  # at the nodes
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # a variable that drivers of `ray job submit` have
 LINES_SHOWN = 30  # of what was muffled, if something breaks
 CPUS_OF_SOURCE = 0.1  # it only hands out, on one node, and nobody knows on which
 # of a large node: more cores speed one process up ever less. Not four, so that nodes of 8, 12, 16
@@ -180,10 +181,21 @@ def plain_errors() -> Iterator[None]:
 
 
 def cpus_of_nodes() -> list[float]:
-    """How many CPUs each node of the cluster has that lives."""
+    """How many CPUs each node of the cluster has that lives.
+
+    Of the node where a submitted job's driver runs, those that are free: what
+    `--entrypoint-num-cpus` reserved stays reserved as long as the job runs.
+    """
     import ray
 
-    return [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    cpus = {name: resources.get("CPU", 0.0) for name, resources in alive.items()}
+    if SUBMITTED in os.environ:  # elsewhere what is free says what was in use a moment ago
+        from ray._private.state import available_resources_per_node  # nothing public tells it
+
+        here = ray.get_runtime_context().get_node_id()
+        cpus[here] = available_resources_per_node()[here].get("CPU", 0.0)
+    return list(cpus.values())
 
 
 def gpus() -> int:
@@ -194,7 +206,10 @@ def gpus() -> int:
 
 
 def cpus_per_worker(workers: int, gpu: bool) -> float:
-    """The CPUs that each training worker reserves: see `reserved_per_worker`.
+    """The CPUs that each training worker reserves.
+
+    Beside GPUs a whole one, where there are so many, so that patches are cut on other nodes; else
+    see `reserved_per_worker`.
 
     Raises:
         RuntimeError: the cluster has fewer GPUs than there are workers.
@@ -204,7 +219,8 @@ def cpus_per_worker(workers: int, gpu: bool) -> float:
             f"{workers} workers with a GPU each need {workers} GPUs, the cluster has {gpus()}: use "
             f"fewer --workers or train without --gpu"
         )
-    return reserved_per_worker(cpus_of_nodes(), workers)
+    nodes = cpus_of_nodes()
+    return min(1.0, sum(nodes) / (2 * workers)) if gpu else reserved_per_worker(nodes, workers)
 
 
 def reserved_per_worker(nodes: list[float], workers: int) -> float:

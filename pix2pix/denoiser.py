@@ -16,7 +16,7 @@ from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
 # for the layers of a tile: 12.5 megapixels in bfloat16, 6.2 in float32. Smaller ones cost time: of
-# 12 megapixels 2.7% overlap in two tiles, 5.9% in four. The same wherever there is so much memory,
+# a photograph in two tiles 2.7% overlaps, in four 5.9%. The same wherever there is so much memory,
 # as seams depend on it
 TILE_BYTES = 2_400_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
@@ -71,8 +71,9 @@ class Denoiser:
     """A generator with its weights, ready for photographs of any size from many threads.
 
     Whatever else is in flight, a photograph's tiles go through alone, one after the other, so that
-    its pixels depend on nothing but itself; those of several photographs take turns, and what a
-    thread does between its turns goes on beside the generator.
+    its pixels depend on nothing but itself (as long as memory suffices: see `result`); those of
+    several photographs take turns, and what a thread does between its turns goes on beside the
+    generator.
 
     Args:
         generator: noisy -> denoised, float32 (batch, height, width, 3) in [-1, 1].
@@ -210,8 +211,8 @@ class Denoiser:
         padded = np.pad(tile, missing, mode="symmetric")[np.newaxis]
         function = self._values[tf.as_dtype(pixels.dtype)]
         with self._turn:  # the generator takes all cores and most of the memory for itself
-            if self._on_cpu:  # each time: afterwards the layers' memory goes back to the system
-                memory.demand(plan.height * plan.width * self.bytes_of_pixel * 3 // 2)
+            if self._on_cpu:  # each time: afterwards most of it goes back to the system
+                memory.demand(plan.height * plan.width * self.bytes_of_pixel * 5 // 4)
             values = function(tf.convert_to_tensor(padded))
         return np.asarray(memoryview(values))[0]  # TensorFlow's own memory, uncopied
 

@@ -4,8 +4,10 @@ No TensorFlow here: the driver hands `ENVIRONMENT` to the processes that denoise
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +18,12 @@ ENVIRONMENT = {
     # AVX-512 in bfloat16, +25% with AVX2 in float32
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+
+Names: TypeAlias = tuple[str, str, tuple[str, str]]  # of a group's limit, its use, its files
+VERSION_2: Names = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+VERSION_1: Names = (
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"),
+)  # fmt: skip
 
 SMALLEST_TILE_PIXELS = 256  # nothing smaller is tried when memory runs out
 
@@ -46,14 +54,15 @@ def demand(count: int) -> None:
     """
     left = available()
     if left is not None and count > left:
-        raise MemoryError(f"{count / 1e9:.1f} GB are needed and {left / 1e9:.1f} are free")
+        raise MemoryError(f"{count / 1e9:.1f} GB are needed, {left / 1e9:.1f} GB are free")
     np.empty(count, np.uint8)  # a limit on the process's address space shows itself here
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take: of the machine, and of a container's limit.
+    """Bytes that this process may still take: of the machine, and of its control groups' limits.
 
-    What the kernel holds of files counts as free, as it gives it back when asked.
+    What the kernel holds of files counts as free, as it gives it back when asked. Others may take
+    the same bytes meanwhile.
 
     Args:
         root: Above `proc` and `sys`.
@@ -64,21 +73,33 @@ def available(root: Path = Path("/")) -> int | None:
     known = []
     with suppress(OSError):
         known += _numbers("MemAvailable:", root / "proc/meminfo", 1024)
-    # in a container its own group is the root of what it sees: version 2, version 1
-    for folder, most, used, files in (
-        ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-        ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-         "total_inactive_file"),
-    ):  # fmt: skip
-        with suppress(OSError, ValueError):  # there is no such group, or its limit is "max"
-            group = root / folder
+    for group, (most, used, files) in _groups(root):
+        with suppress(OSError, ValueError):  # it isn't seen from here, or its limit is "max"
             limit, taken = (int((group / name).read_text()) for name in (most, used))
-            known.append(max(0, limit - taken + sum(_numbers(files, group / "memory.stat", 1))))
+            held = sum(sum(_numbers(name, group / "memory.stat", 1)) for name in files)
+            known.append(max(0, limit - taken + held))
     return min(known, default=None)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, Names]]:
+    """The control groups that this process is in, and the names of what they say of memory.
+
+    A container sees its own as the root of all, whatever its name; a slice of systemd or a job of
+    Slurm has one below, and those above it limit it too.
+    """
+    text = "0::/\n0:memory:/\n"
+    with suppress(OSError):
+        text += (root / "proc/self/cgroup").read_text()
+    for line in text.splitlines():
+        _, kinds, name = line.split(":", 2)
+        for kind, folder, names in (("", "", VERSION_2), ("memory", "memory", VERSION_1)):
+            if kind in kinds.split(","):
+                group = root / "sys/fs/cgroup" / folder / name.lstrip("/")
+                yield from ((each, names) for each in (group, *group.parents)
+                            if each.is_relative_to(root / "sys/fs/cgroup" / folder))  # fmt: skip
 
 
 def _numbers(name: str, file: Path, unit: int) -> list[int]:
     """What a line of a file of the kernel's says after a name; nothing if there is no such line."""
-    return [
-        unit * int(number) for number in re.findall(rf"(?m)^{name} *([0-9]+)", file.read_text())
-    ]
+    found = re.findall(rf"(?m)^{name} *([0-9]+)", file.read_text())
+    return [unit * int(number) for number in found]

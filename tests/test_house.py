@@ -17,7 +17,7 @@ MODULES = {  # by name; those of the package `formats` as "formats.jpeg"
 }
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
     {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
-    {"prometheus"},
+    {"prometheus", "options"},
     {"markup", "formats.xmp", "formats.mpf", "formats.jpeg_segments", "formats.tiff_tags"},
     {"formats.tiff_blocks", "formats.iso", "formats.heif_pixels"},
     {"mosaic", "cameras", "texture"},
