@@ -21,7 +21,7 @@ from cluster import local
 from pix2pix import storage
 
 ROOT = Path(__file__).parent.parent
-RAY = str(Path(sys.executable).parent / "ray")
+RAY, INSTALLED = (str(Path(sys.executable).parent / name) for name in ("ray", "pix2pix"))
 WORKERS = (b"ray::RayTrainWorker", b"ray::MapWorker(MapBatches(Denoise))")  # titles of processes
 
 
@@ -73,12 +73,26 @@ class Reads:
 
 
 def submitted(
-    raylets: local.Raylets, log: Path, *words: str, name: str = "", **variables: str
+    raylets: local.Raylets, log: Path, *words: str, name: str = "", cpus: int = 0, **variables: str
 ) -> subprocess.Popen:
-    """`ray job submit` of a job with its arguments; what it and the job say goes into a file."""
-    options = ["--working-dir", ".", "--runtime-env-json", json.dumps({"env_vars": variables})]
+    """`ray job submit` of a job with its arguments; what it and the job say goes into a file.
+
+    Args:
+        raylets: Where.
+        log: The file.
+        words: A file of `jobs/`, which travels with the working folder; or else a command of the
+            program `pix2pix`, which is installed there. And its arguments.
+        name: Of the submission.
+        cpus: What the driver reserves.
+        variables: For the job's environment.
+    """
+    options = ["--runtime-env-json", json.dumps({"env_vars": variables})]
     options += ["--submission-id", name] if name else []
-    command = [RAY, "job", "submit", *options, "--", "python", *words]
+    options += ["--entrypoint-num-cpus", str(cpus)] if cpus else []
+    if words[0].startswith("jobs/"):
+        command = [RAY, "job", "submit", "--working-dir", ".", *options, "--", "python", *words]
+    else:
+        command = [RAY, "job", "submit", *options, "--", INSTALLED, *words]
     with log.open("wb") as file:
         return subprocess.Popen(
             command, cwd=ROOT, env=_environment(raylets), stdout=file, stderr=file
@@ -86,10 +100,10 @@ def submitted(
 
 
 def ran(
-    raylets: local.Raylets, log: Path, *words: str, **variables: str
+    raylets: local.Raylets, log: Path, *words: str, cpus: int = 0, **variables: str
 ) -> tuple[int, str, set[int]]:
     """The exit code of `ray job submit`, what it and the job said, and the nodes that worked."""
-    job = submitted(raylets, log, *words, **variables)
+    job = submitted(raylets, log, *words, cpus=cpus, **variables)
     worked: set[int] = set()
     while job.poll() is None:
         worked |= {number for number in range(len(raylets.nodes)) if works(raylets, number)}

@@ -13,6 +13,7 @@ from pix2pix import harm, metrics, noise, texture
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 Photograph = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def read(path: Path) -> Photograph:
@@ -197,7 +198,7 @@ def _taken(sides: tuple[int, int], levels: float) -> tuple[Photograph, Photograp
     return np.rint(128 + chance).astype(np.uint8), np.full((*sides, 3), 128, np.uint8)
 
 
-def _spared(before: Photograph, after: Photograph) -> Photograph:
+def _spared(before: Pixels, after: Pixels) -> Pixels:
     """What is left of a result."""
     left = after.copy()
     harm.spare(before, left, texture.restrained(before, after.copy(), only_noise=False))
@@ -229,6 +230,14 @@ def test_a_place_with_noise_is_denoised_beside_one_without() -> None:
     left = _spared(before, after)
     assert np.array_equal(left[:, : 256 - 48], before[:, : 256 - 48])
     assert np.array_equal(left[:, 256 + 48 :], after[:, 256 + 48 :])
+
+
+def test_deep_photographs_are_spared_as_others_are() -> None:
+    before, after = _taken((300, 200), 1.3)
+    deep = [image.astype(np.uint16) * np.uint16(257) for image in (before, after)]
+    left, left_deep = _spared(before, after), _spared(*deep)
+    np.testing.assert_allclose(left_deep / 257, left, atol=0.51)  # not rounded to whole levels
+    assert len(np.unique(left_deep)) > 256
 
 
 def test_what_is_too_small_for_blocks_is_not_spared() -> None:

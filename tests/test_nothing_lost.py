@@ -242,12 +242,20 @@ def test_a_thousand_photographs_survive_everything(
             killings.after(chance.randint(1, 150), lambda: driver.send_signal(signal.SIGKILL))  # noqa: B023 - the one of its moment
             driver = _job(archive, output, checkpoint, log, **where)
             run(-signal.SIGKILL)
+        actors: list[int] = []
+
+        def kill_an_actor() -> None:
+            one = _processes(PROCESS)[:1]
+            _kill(one)
+            actors.extend(one)
+
         for reads in chance.sample(range(5, 120), 3):
-            killings.after(reads, lambda: _kill(_processes(PROCESS)[:1]))
+            killings.after(reads, kill_an_actor)
         killings.after(150, lambda: local.killed(raylets, 1))
         driver = _job(archive, output, checkpoint, log, **where)
         run(3)
         assert not killings.plan  # all that was to be killed was
+        assert len(set(actors)) == 3
 
         failures = {path: BROKEN[path.split("/")[1]] for path in paths if path.startswith("odd")}
         assert len(failures) == 12

@@ -178,14 +178,44 @@ def test_two_raylets_learn_what_this_process_does(
     }
 
 
-def test_a_job_that_is_refused_fails_with_the_reason(
+def test_an_installed_program_that_is_refused_fails_with_the_reason(
     raylets: local.Raylets, tmp_path: Path
 ) -> None:
     (tmp_path / "pairs").mkdir()
-    words = ("jobs/train.py", str(tmp_path / "pairs"), str(tmp_path / "run"))
+    words = ("train", str(tmp_path / "pairs"), str(tmp_path / "run"))
     code, text, _ = ran(raylets, tmp_path / "log", *words)
     assert code == 1
     assert "no pairs under" in text
+
+
+def test_the_keys_are_in_no_log_and_in_no_list_of_processes(
+    raylets: local.Raylets, s3: S3Server
+) -> None:
+    """After the jobs above; two nodes have worked for them, and their keys are variables there."""
+    logs = [path for path in raylets.folder.rglob("*.*") if path.is_file() and path.stat().st_size]
+    said = {str(path): path.read_bytes() for path in logs}
+    running = {}
+    for pid in local.processes(raylets, [*range(len(raylets.nodes))]):
+        with contextlib.suppress(OSError):
+            running[str(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert any(b"41 images: 40 denoised" in data for data in said.values())  # a job's log is there
+    assert any(b"raylet" in words for words in running.values())
+    for secret in s3.keys["nightly"].values():
+        assert [name for name, data in (said | running).items() if secret.encode() in data] == []
+
+
+@pytest.mark.slow
+def test_a_driver_s_own_cpus_stay_its_own(
+    raylets: local.Raylets, s3: S3Server, checkpoint: str, tmp_path: Path
+) -> None:
+    """With one of two nodes for itself, all of it, the process that denoises is on the other."""
+    archive, output = s3.bucket_url("archive"), s3.bucket_url("output")
+    paths, _ = filled(archive, 40), _grown(raylets, 2)
+    words = ("denoise", archive, output, "--checkpoint", checkpoint, "--max-failed", "50%")
+    _, text, worked = ran(raylets, tmp_path / "log", *words, cpus=1)
+    assert "exit code 3" in text
+    assert len(worked) == 1
+    assert [row["relative_path"] for row in _table(output)] == sorted(paths)
 
 
 @pytest.mark.parametrize(("token", "answer"), [("", 401), ("0" * 64, 403), (None, 200)])
@@ -252,7 +282,7 @@ def test_a_node_killed_while_it_denoises_costs_what_it_had_in_work(
 
 @pytest.mark.slow
 def test_a_node_killed_while_it_trains_costs_no_finished_epoch(
-    raylets: local.Raylets, s3: S3Server, tmp_path: Path
+    raylets: local.Raylets, s3: S3Server, ray_cluster: None, tmp_path: Path
 ) -> None:
     run, last = _long_run(s3), _grown(raylets, 2)
     job = submitted(raylets, tmp_path / "log", "jobs/train.py", *run)
@@ -265,6 +295,9 @@ def test_a_node_killed_while_it_trains_costs_no_finished_epoch(
     assert re.search(r"worker [01] failed: ", text)
     assert "going on after epoch " in text
     _has_all_epochs(run[1])
+    storage.copy(run[1], str(tmp_path / "there"))
+    _trained_here(run[0], tmp_path / "here", epochs=EPOCHS, patches_per_pair=STEPS // 2)
+    assert furthest(weights(tmp_path / "here"), weights(tmp_path / "there")) < 1e-4
 
 
 @pytest.mark.slow

@@ -44,6 +44,20 @@ def test_one_photograph_becomes_one_file_with_its_metadata_and_our_mark(
     assert single.line(row) == f"{told}; {target}"
 
 
+@pytest.mark.parametrize(("clean_sigma", "levels"), [(0.15, 1), (0.0, 2)])
+def test_of_what_is_hardly_more_than_nothing_a_part_is_taken_unless_all_is_asked_for(
+    photo: Path, tmp_path: Path, checkpoint: str, clean_sigma: float, levels: int
+) -> None:
+    before = np.array(Image.open(photo))
+    # half of them can't get brighter: a root mean square of 1.4 levels instead of 2
+    before[np.random.default_rng(0).random(before.shape[:2]) < 0.5] = 255
+    Image.fromarray(before).save(photo)
+    out = tmp_path / "out.png"
+    single.denoised(str(photo), str(out), _way(checkpoint, clean_sigma=clean_sigma))
+    taken = np.asarray(Image.open(out)).astype(int) - before
+    assert set(taken[before < 250].tolist()) == {levels}
+
+
 def test_nothing_is_written_over_not_even_by_another_name(photo: Path, checkpoint: str) -> None:
     link = photo.parent / "link.png"
     link.hardlink_to(photo)
