@@ -13,7 +13,7 @@ import pyarrow as pa
 from pix2pix import cluster, ledger, manifest, memory, status, storage, summary
 from pix2pix.lease import Lease, held
 from pix2pix.progress import Progress, ticking
-from pix2pix.source import Pending
+from pix2pix.source import CHUNK_IMAGES, Pending
 from pix2pix.stages import IMAGES, THREADS, Denoise, Way
 
 SECONDS_PER_PART, ROWS_PER_PART = 10.0, 5_000  # of rows that only memory holds: what a crash costs
@@ -124,6 +124,11 @@ def _done_now(
                 stopped.set()
                 raise
         counts = listing.result()
+    if again := ray.get(book.begun_again.remote()):
+        progress.show(
+            f"processes died while they denoised: what they had in work was done again, "
+            f"{again} x up to {CHUNK_IMAGES} images"
+        )
     if not counts.images:
         raise ValueError(
             f"no images under {storage.absolute(archive_url)} ({counts.left_out} other files): "

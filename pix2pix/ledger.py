@@ -26,7 +26,7 @@ class Ledger:
         self.changed = asyncio.Condition()
         self.begun_chunks: dict[int, int] = {}
         self.begun_images: dict[bytes, int] = {}
-        self.done_chunks = self.starts = 0
+        self.done_chunks = self.starts = self.again = 0
 
     async def add(self, part_url: str) -> None:
         """Notes one more part of the manifest, complete in storage."""
@@ -68,8 +68,13 @@ class Ledger:
         """How often a chunk was begun before and never ended: so often its process has died."""
         before = self.begun_chunks.get(chunk, 0)
         self.begun_chunks[chunk] = before + 1
+        self.again += before > 0
         self.starts = 0
         return before
+
+    async def begun_again(self) -> int:
+        """How often a chunk was begun whose process had died."""
+        return self.again
 
     async def begin_alone(self, image: bytes) -> int:
         """How many processes an image has killed so far that it had for itself, and a first one.

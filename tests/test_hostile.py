@@ -70,7 +70,8 @@ def test_every_file_of_a_hostile_folder_is_a_row_and_nothing_is_written_elsewher
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     output = tmp_path / "output"
     way = Way(*checkpoints.identified(checkpoint))
-    done = denoising.denoised(str(archive), str(output), way, max_failed="100%")
+    lines: list[str] = []
+    done = denoising.denoised(str(archive), str(output), way, max_failed="100%", show=lines.append)
     names = {e.relative_path for e in storage.files(str(archive))}
     rows = {row["relative_path"]: row for row in status.current(str(output)).to_pylist()}
     assert set(rows) == names
@@ -80,6 +81,7 @@ def test_every_file_of_a_hostile_folder_is_a_row_and_nothing_is_written_elsewher
     assert rows["nowhere.png"]["failure_class"] == "not_found"
     assert {n: rows[f"broken/{n}"]["failure_class"] for n in BROKEN} == BROKEN
     assert "crashed" not in done.by_failure_class
+    assert not any("processes died" in line for line in lines)
     assert before == {p: p.read_bytes() for p in before}
     now = {p for p in tmp_path.rglob("*") if p.is_file()} - set(before)
     assert all(output in path.parents for path in now)

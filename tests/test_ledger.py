@@ -45,6 +45,7 @@ def test_a_chunk_begun_again_says_how_often_its_process_died() -> None:
         ledger = Ledger(1, 2)
         assert [await ledger.begin(7), await ledger.begin(7), await ledger.begin(7)] == [0, 1, 2]
         assert await ledger.begin(8) == 0
+        assert await ledger.begun_again() == 2
         await ledger.end(7)
         assert await ledger.begin(7) == 0  # done once more, because its rows were lost on the way
 

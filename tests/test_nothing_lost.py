@@ -207,6 +207,7 @@ def test_a_killed_driver_a_killed_process_and_a_killer_among_the_images_lose_not
     failures = {path: BROKEN[path.split("/")[1]] for path in paths if path.startswith("odd")}
     assert _classes(f"{bucket}/output") == failures | {killer: "crashed"}
     assert "3 processes died" in rows[killer]["message"]
+    assert "processes died while they denoised: what they had in work was" in log.read_text()
     killings.killer, proxy.shares = "", {}
     alone = stages.Denoise("", Way(*checkpoints.identified(checkpoint)), None, False, 0)
     expected = {}
