@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock
 DEMO ?= demo
 
-.PHONY: demo test test-slow faults check bench cluster-up cluster-down train-shipped lock
+.PHONY: demo test test-ray test-rest test-slow faults check bench cluster-up cluster-down train-shipped lock
 .DELETE_ON_ERROR:
 
 # Trains about three minutes on two workers, then denoises and scores a scene never seen before.
@@ -19,8 +19,15 @@ demo: .venv/installed
 	@echo "Look at $(DEMO)/report/sheet.png (noisy | denoised | clean) and $(DEMO)/run/curves.png."
 	@echo "The denoised images are in $(DEMO)/output/images, the table in $(DEMO)/output/status."
 
+# Two at a time, each shown when it has ended: what needs Ray waits for processes half of its time.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-ray test-rest
+
+test-ray:
+	$(BIN)/python -m pytest -m 'ray and not slow'
+
+test-rest:
+	$(BIN)/python -m pytest -m 'not ray and not slow'
 
 test-slow: .venv/installed-dev
 	sh tests/system-packages.sh

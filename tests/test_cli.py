@@ -14,6 +14,7 @@ from pix2pix import checkpoints
 from pix2pix.settings import Settings
 
 PIX2PIX = str(Path(sys.executable).parent / "pix2pix")
+pytestmark = pytest.mark.ray
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 

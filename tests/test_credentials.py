@@ -22,6 +22,7 @@ from pix2pix.stages import Way
 from tests.conftest import FaultyProxy, S3Server, faulty_proxy, s3_action
 from tests.raylets import noisy_png
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent
 IMAGES = 12
 

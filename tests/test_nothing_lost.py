@@ -24,6 +24,7 @@ from pix2pix.stages import Way
 from tests.conftest import FaultyProxy, S3Server
 from tests.raylets import up
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent
 PROCESS = "ray::MapWorker(MapBatches(Denoise))"  # what Ray calls the processes that denoise
 BROKEN = {  # by the end of their names

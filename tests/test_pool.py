@@ -26,6 +26,7 @@ from pix2pix.cluster import CPUS_OF_SOURCE, reserved_per_worker, sized
 from pix2pix.pairs import CPUS_PER_TASK
 from tests.conftest import ADDED
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent
 SAMPLE = sorted((ROOT / "samples/unseen/noisy").iterdir())[0]
 

@@ -27,6 +27,7 @@ from tests.conftest import ADDED, FaultyProxy, S3Server, faulty_proxy, s3_action
 from tests.raylets import Reads, filled, ran, stopped, submitted, up, works
 from tests.runs import furthest, weights
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent
 # what a run of the same job elsewhere, or at another time, writes otherwise
 OF_THE_RUN = ("output_uri", "seconds_fetch", "seconds_denoise", "seconds_write", "node")
