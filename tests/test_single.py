@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pix2pix import checkpoints, images, single
@@ -56,6 +57,17 @@ def test_of_what_is_hardly_more_than_nothing_a_part_is_taken_unless_all_is_asked
     single.denoised(str(photo), str(out), _way(checkpoint, clean_sigma=clean_sigma))
     taken = np.asarray(Image.open(out)).astype(int) - before
     assert set(taken[before < 250].tolist()) == {levels}
+
+
+def test_a_deep_ramp_keeps_more_than_256_levels(tmp_path: Path, checkpoint: str) -> None:
+    ramp = np.linspace(5_000, 60_000, 1024) + np.random.default_rng(0).normal(0, 900, (64, 1024))
+    before = np.repeat(np.rint(ramp).astype(np.uint16)[:, :, np.newaxis], 3, axis=2)
+    tifffile.imwrite(tmp_path / "ramp.tif", before, photometric="rgb")
+    single.denoised(str(tmp_path / "ramp.tif"), str(tmp_path / "out.tif"), _way(checkpoint))
+    after = tifffile.imread(tmp_path / "out.tif")
+    assert after.dtype == np.uint16
+    np.testing.assert_allclose(after.astype(int), before.astype(int) + ADDED * 257, atol=2)
+    assert len(np.unique(after)) > 10_000
 
 
 def test_nothing_is_written_over_not_even_by_another_name(photo: Path, checkpoint: str) -> None:
