@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pix2pix import checkpoints, cluster, pairs, photographs, report, settings, storage
+from pix2pix import checkpoints, cluster, memory, pairs, photographs, report, settings, storage
 from pix2pix.pairs import Pair
 from pix2pix.patches import Sources
 from pix2pix.settings import Settings
@@ -220,6 +220,7 @@ def _fit(job: Job, workers: int, cpus: float, gpu: bool, max_failures: int) -> d
             storage_path=os.path.join(cluster.FOLDER, "train"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             callbacks=[_failures_told(job.lines)],
+            worker_runtime_env={"env_vars": memory.ENVIRONMENT},
         ),
     )
     try:

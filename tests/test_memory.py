@@ -5,9 +5,10 @@ import pytest
 from pix2pix import memory
 
 
-def test_twice_the_width_or_the_bytes_takes_twice_the_memory() -> None:
+def test_twice_the_width_takes_twice_the_memory_and_float32_three_times() -> None:
     assert memory.bytes_of_pixel(24, 2) == 192
-    assert memory.bytes_of_pixel(24, 4) == memory.bytes_of_pixel(48, 2) == 384
+    assert memory.bytes_of_pixel(48, 2) == 384
+    assert memory.bytes_of_pixel(24, 4) == memory.bytes_of_pixel(12, 4) * 2 == 576
 
 
 def test_more_than_there_is_can_t_be_had() -> None:
