@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +45,37 @@ def gate(s3: S3Server) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-@pytest.fixture(scope="module")
-def raylets(s3: S3Server, gate: FaultyProxy) -> Iterator[local.Raylets]:
-    """A head and two workers with a CPU each, whose keys may read archives and fill outputs."""
+@contextlib.contextmanager
+def _of_nodes(s3: S3Server, gate: FaultyProxy) -> Iterator[None]:
+    """The AWS variables of the nodes: keys that may read archives and fill outputs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", gate.endpoint_url)
         patch.setenv("AWS_ACCESS_KEY_ID", s3.keys["nightly"]["accessKey"])
         patch.setenv("AWS_SECRET_ACCESS_KEY", s3.keys["nightly"]["secretKey"])
-        running = contextlib.ExitStack()
+        yield
+
+
+@pytest.fixture(scope="module")
+def raylets(s3: S3Server, gate: FaultyProxy) -> Iterator[local.Raylets]:
+    """A head and two workers with a CPU each."""
+    running = contextlib.ExitStack()
+    with _of_nodes(s3, gate):
         made = running.enter_context(up())
     with running:
         yield made
+
+
+@pytest.fixture
+def grown(raylets: local.Raylets, s3: S3Server, gate: FaultyProxy) -> Callable[[int], int]:
+    """Adds nodes until at least so many live beside the head; the number of the last one."""
+
+    def grown(workers: int) -> int:
+        with _of_nodes(s3, gate):
+            while len(_workers(raylets)) < workers:
+                local.added(raylets)
+        return max(_workers(raylets))
+
+    return grown
 
 
 def _table(output: str) -> list[dict]:
@@ -76,13 +96,6 @@ def _denoised_here(archive: str, output: str, checkpoint: str) -> None:
 def _workers(raylets: local.Raylets) -> set[int]:
     """The nodes beside the head that live."""
     return {n for n in range(1, len(raylets.nodes)) if local.processes(raylets, [n])}
-
-
-def _grown(raylets: local.Raylets, workers: int) -> int:
-    """The number of the last node, once at least so many live beside the head."""
-    while len(_workers(raylets)) < workers:
-        local.added(raylets)
-    return max(_workers(raylets))
 
 
 def _options(**more: object) -> list[str]:
@@ -207,11 +220,15 @@ def test_the_keys_are_in_no_log_and_in_no_list_of_processes(
 
 @pytest.mark.slow
 def test_a_driver_s_own_cpus_stay_its_own(
-    raylets: local.Raylets, s3: S3Server, checkpoint: str, tmp_path: Path
+    raylets: local.Raylets,
+    s3: S3Server,
+    checkpoint: str,
+    grown: Callable[[int], int],
+    tmp_path: Path,
 ) -> None:
     """With one of two nodes for itself, all of it, the process that denoises is on the other."""
     archive, output = s3.bucket_url("archive"), s3.bucket_url("output")
-    paths, _ = filled(archive, 40), _grown(raylets, 2)
+    paths, _ = filled(archive, 40), grown(2)
     words = ("denoise", archive, output, "--checkpoint", checkpoint, "--max-failed", "50%")
     _, text, worked = ran(raylets, tmp_path / "log", *words, cpus=1)
     assert "exit code 3" in text
@@ -261,10 +278,15 @@ def _all_are_brighter(archive: str, output: str) -> bool:
 
 @pytest.mark.slow
 def test_a_node_killed_while_it_denoises_costs_what_it_had_in_work(
-    raylets: local.Raylets, s3: S3Server, gate: FaultyProxy, checkpoint: str, tmp_path: Path
+    raylets: local.Raylets,
+    s3: S3Server,
+    gate: FaultyProxy,
+    checkpoint: str,
+    grown: Callable[[int], int],
+    tmp_path: Path,
 ) -> None:
     archive, output = s3.bucket_url("archive"), s3.bucket_url("output")
-    paths, last = filled(archive, 700), _grown(raylets, 2)
+    paths, last = filled(archive, 700), grown(2)
     reads = gate.on_read = Reads(archive, 400, lambda: local.killed(raylets, last))
     words = ("jobs/denoise.py", archive, output, "--checkpoint", checkpoint)
     _, text, worked = ran(raylets, tmp_path / "log", *words)
@@ -283,9 +305,13 @@ def test_a_node_killed_while_it_denoises_costs_what_it_had_in_work(
 
 @pytest.mark.slow
 def test_a_node_killed_while_it_trains_costs_no_finished_epoch(
-    raylets: local.Raylets, s3: S3Server, ray_cluster: None, tmp_path: Path
+    raylets: local.Raylets,
+    s3: S3Server,
+    ray_cluster: None,
+    grown: Callable[[int], int],
+    tmp_path: Path,
 ) -> None:
-    run, last = _long_run(s3), _grown(raylets, 2)
+    run, last = _long_run(s3), grown(2)
     job = submitted(raylets, tmp_path / "log", "jobs/train.py", *run)
     _wait_for(f"{run[1]}/latest", job)
     assert works(raylets, last)
@@ -303,10 +329,15 @@ def test_a_node_killed_while_it_trains_costs_no_finished_epoch(
 
 @pytest.mark.slow
 def test_a_job_that_denoises_is_stopped_and_goes_on(
-    raylets: local.Raylets, s3: S3Server, gate: FaultyProxy, checkpoint: str, tmp_path: Path
+    raylets: local.Raylets,
+    s3: S3Server,
+    gate: FaultyProxy,
+    checkpoint: str,
+    grown: Callable[[int], int],
+    tmp_path: Path,
 ) -> None:
     archive, output = s3.bucket_url("archive"), s3.bucket_url("output")
-    paths, _ = filled(archive, 500), _grown(raylets, 2)
+    paths, _ = filled(archive, 500), grown(2)
     enough = threading.Event()
 
     def slower() -> None:  # so that some are left when the job is stopped
@@ -333,9 +364,9 @@ def test_a_job_that_denoises_is_stopped_and_goes_on(
 
 @pytest.mark.slow
 def test_a_job_that_trains_is_stopped_and_goes_on(
-    raylets: local.Raylets, s3: S3Server, tmp_path: Path
+    raylets: local.Raylets, s3: S3Server, grown: Callable[[int], int], tmp_path: Path
 ) -> None:
-    run, _ = _long_run(s3), _grown(raylets, 2)
+    run, _ = _long_run(s3), grown(2)
     words = ("jobs/train.py", *run)
     job = submitted(raylets, tmp_path / "log", *words, name=tmp_path.name)
     _wait_for(f"{run[1]}/latest", job)
@@ -373,8 +404,13 @@ def _has_all_epochs(run: str) -> None:
 
 @pytest.mark.slow
 def test_four_raylets_do_as_this_process_does(
-    raylets: local.Raylets, s3: S3Server, ray_cluster: None, checkpoint: str, tmp_path: Path
+    raylets: local.Raylets,
+    s3: S3Server,
+    ray_cluster: None,
+    checkpoint: str,
+    grown: Callable[[int], int],
+    tmp_path: Path,
 ) -> None:
-    _grown(raylets, 4)
+    grown(4)
     _denoise_as_here(raylets, s3, checkpoint, tmp_path / "log")
     _train_as_here(raylets, s3, 4, tmp_path)
