@@ -21,6 +21,7 @@ BYTES_PER_PART = 64_000_000  # of embedded files, likewise
 PARTS_MERGED = 500  # so many parts of rows become one
 SECONDS_PER_SUMMARY = 30.0
 READ_FIRST = 8  # images of which one at least must be readable
+CHUNKS_READY = 100  # to be handed out, in the object store: some 20 kB each
 # Ray Data keeps 3 kB of statistics of each block until its dataset is done (2.60): 300 MB.
 CHUNKS_PER_DATASET = 100_000
 
@@ -153,6 +154,9 @@ def _finished(
         source = ray.data.read_datasource(
             Pending(book, done_reference, numbers),
             num_cpus=cluster.CPUS_OF_SOURCE, override_num_blocks=1,
+            # Ray Data looks for chunks ten times a second, and its own limit lets two be there: no
+            # more than 20 a second would be handed out. Two objects each: a block and its metadata
+            ray_remote_args={"_generator_backpressure_num_objects": 2 * CHUNKS_READY},
         )  # fmt: skip
         source.context.target_max_block_size = 1  # byte: a chunk waits for no others
         # more processes as soon as all threads have work: Ray's own 1.75 is never reached here
