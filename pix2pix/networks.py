@@ -73,11 +73,10 @@ def residual(settings: Settings) -> keras.Model:
     and it has no batch statistics, so a pixel depends on its surroundings alone.
 
     Args:
-        settings: `width`, `levels`, `blocks` and `bottom_blocks`.
+        settings: `width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
 
     Returns:
-        A fully convolutional model noisy -> denoised, for multiples of 2^(levels - 1) pixels. It
-        is not limited to [-1, 1]: whoever stores pixels clips them.
+        A fully convolutional model noisy -> denoised, for multiples of `pixel_multiple`. It is not limited to [-1, 1]: whoever stores pixels clips them.
 
     Source:
         Residual learning: Zhang et al., "Beyond a Gaussian Denoiser" (DnCNN), TIP 2017, 3.2
@@ -85,15 +84,18 @@ def residual(settings: Settings) -> keras.Model:
         convolutions and additive skips: Zhang et al., "Plug-and-Play Image Restoration with Deep
         Denoiser Prior" (DRUNet), TPAMI 2021, 3.1 (https://arxiv.org/abs/2008.13751). Where we
         differ: fewer blocks and channels, biases, blind (no noise map), zero-initialised end.
+        Stride 2, every layer at half resolution: Zhang et al., "FFDNet", TIP 2018, III-B
+        (https://arxiv.org/abs/1710.04026). Where we differ: a 4x4 convolution reads the pixels, so
+        that neighbouring places share some, and not each 2x2 of them as 12 channels.
     """
     noisy = keras.Input((None, None, 3), name="noisy")
     widths = [settings.width * 2**level for level in range(settings.levels)]
-    x = keras.layers.Conv2D(widths[0], 3, padding="same")(noisy)  # (batch, height, width, width)
+    x = keras.layers.Conv2D(widths[0], 2 + settings.stride, settings.stride, padding="same")(noisy)
     skips = []
     for level, width in enumerate(widths):
         if level > 0:
             skips.append(x)
-            x = keras.layers.Conv2D(width, 2, 2)(x)  # (batch, height / 2^level, ..., width)
+            x = keras.layers.Conv2D(width, 2, 2)(x)  # (batch, height / stride / 2^level, ..., width)
         for _ in range(settings.blocks):
             x = _block(x, width)
     for number in range(settings.bottom_blocks):
@@ -103,9 +105,11 @@ def residual(settings: Settings) -> keras.Model:
         x = keras.layers.Add()([x, skips.pop()])
         for _ in range(settings.blocks):
             x = _block(x, width)
-    noise = keras.layers.Conv2D(
-        3, 3, padding="same", kernel_initializer="zeros", dtype="float32", name="noise"
-    )(x)  # (batch, height, width, 3)
+    last = {"kernel_initializer": "zeros", "dtype": "float32", "name": "noise"}
+    if settings.stride == 1:
+        noise = keras.layers.Conv2D(3, 3, padding="same", **last)(x)  # (batch, height, width, 3)
+    else:
+        noise = Doubled(3, 2, 2, **last)(x)  # likewise
     denoised = keras.layers.Subtract(dtype="float32", name="denoised")([noisy, noise])
     return keras.Model(noisy, denoised, name="residual")
 
@@ -162,7 +166,7 @@ def context_pixels(settings: Settings) -> int:
     """How far a generator's output looks in each direction, in pixels (an upper bound).
 
     Args:
-        settings: `levels` and numbers of blocks of the residual generator; for the U-Net, whose
+        settings: `levels`, numbers of blocks and `stride` of the residual generator; for the U-Net, whose
             field of view is larger than its 256 pixels, a quarter of a tile is what tiles overlap
             at most.
     """
@@ -170,7 +174,8 @@ def context_pixels(settings: Settings) -> int:
         return 32
     blocks = [2 * settings.blocks * 2**level for level in range(settings.levels)]
     further = 2 * settings.bottom_blocks * 2 ** (settings.levels - 1)
-    return 2 + further + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+    places = further + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+    return 2 + settings.stride * places
 
 
 def discriminator(width: int, critic: bool = False) -> keras.Model:

@@ -30,13 +30,16 @@ class Settings:
 
     # networks
     generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
-    width: int = _setting(24, "residual: channels at full resolution")  # ours
+    width: int = _setting(24, "residual: channels at the highest resolution")  # ours
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
     )  # ours
     bottom_blocks: int = _setting(
         0, "residual: further blocks at the lowest resolution, where they cost least"
+    )  # ours
+    stride: int = _setting(
+        1, "residual: pixels from one place to the next at the highest resolution: 1, or 2: faster"
     )  # ours
     discriminator_width: int = _setting(64, "channels of the discriminator's first layer")  # 6.1.2
     # losses: total = adversarial_weight * adversarial loss + l1_weight * content loss
@@ -110,6 +113,7 @@ class Settings:
                  "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
+        self._rule(self.stride in (1, 2), "stride", "1 or 2")
         for name in ("warm_up_steps", "bottom_blocks"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
@@ -160,7 +164,7 @@ class Settings:
     @property
     def pixel_multiple(self) -> int:
         """Heights and widths that the generator takes are multiples of this."""
-        return 256 if self.generator == "unet" else 2 ** (self.levels - 1)
+        return 256 if self.generator == "unet" else self.stride * 2 ** (self.levels - 1)
 
 
 def to_json(settings: Settings) -> str:

@@ -31,11 +31,13 @@ def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
 
 
 @pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
-@pytest.mark.parametrize("bottom_blocks", [0, 2])
+@pytest.mark.parametrize(("bottom_blocks", "stride"), [(0, 1), (2, 1), (0, 2)])
 def test_the_residual_generator_begins_as_the_identity(
-    width: int, levels: int, blocks: int, bottom_blocks: int
+    width: int, levels: int, blocks: int, bottom_blocks: int, stride: int
 ) -> None:
-    made_with = Settings(width=width, levels=levels, blocks=blocks, bottom_blocks=bottom_blocks)
+    made_with = Settings(
+        width=width, levels=levels, blocks=blocks, bottom_blocks=bottom_blocks, stride=stride
+    )
     noisy = tf.random.stateless_uniform((2, 64, 40, 3), (1, 2), -1, 1)
     denoised = networks.generator(made_with)(noisy, training=True)
     np.testing.assert_array_equal(noisy, denoised)
@@ -69,9 +71,11 @@ def test_a_generator_grows_by_bottom_blocks_and_denoises_as_before(bottom_blocks
     assert large.count_params() == small.count_params() + (2 - bottom_blocks) * added
 
 
-@pytest.mark.parametrize("bottom_blocks", [0, 2])
-def test_the_residual_generator_sees_no_further_than_it_says(bottom_blocks: int) -> None:
-    made_with = Settings(width=4, levels=3, bottom_blocks=bottom_blocks)
+@pytest.mark.parametrize(("levels", "bottom_blocks", "stride"), [(3, 0, 1), (3, 2, 1), (2, 1, 2)])
+def test_the_residual_generator_sees_no_further_than_it_says(
+    levels: int, bottom_blocks: int, stride: int
+) -> None:
+    made_with = Settings(width=4, levels=levels, bottom_blocks=bottom_blocks, stride=stride)
     reach = networks.context_pixels(made_with)
     model = _with_random_values(networks.residual(made_with))
     side = 16 * (reach // 8 + 1)
@@ -110,6 +114,13 @@ def test_a_critic_s_score_of_an_image_does_not_depend_on_the_others() -> None:
         model = networks.discriminator(4, critic)
         both, one = (model([x, x], training=True)[0] for x in (images, images[:1]))
         assert np.allclose(both, one, atol=1e-6) == same
+
+
+def test_with_stride_2_all_layers_but_the_last_two_are_half_as_high_and_wide() -> None:
+    model = networks.residual(Settings(width=4, levels=2, stride=2))
+    between = keras.Model(model.input, [layer.output for layer in model.layers[1:-2]])
+    sizes = {tuple(values.shape[1:3]) for values in between(tf.zeros((1, 32, 48, 3)))}
+    assert sizes == {(16, 24), (8, 12)}
 
 
 def test_networks_give_float32_also_when_they_compute_in_bfloat16() -> None:
