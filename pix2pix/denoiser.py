@@ -3,9 +3,9 @@
 import math
 import os
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -104,7 +104,10 @@ class Denoiser:
         if tile_pixels is None:
             tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
-        self._turn = threading.Lock()
+        # the generator's own thread: it has the priority of the one that begins it, here and now,
+        # and not that of those that wait for it (see `stages.Denoise`)
+        self._generating = ThreadPoolExecutor(1, "generator")
+        self._generating.submit(int).result()
         self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels
         self._values = {dtype: _function(generator, dtype) for dtype in (tf.uint8, tf.uint16)}
 
@@ -209,13 +212,15 @@ class Denoiser:
         tile = pixels[row : row + plan.height, column : column + plan.width]
         missing = ((0, plan.height - tile.shape[0]), (0, plan.width - tile.shape[1]), (0, 0))
         padded = np.pad(tile, missing, mode="symmetric")[np.newaxis]
-        function = self._values[tf.as_dtype(pixels.dtype)]
-        area = plan.height * plan.width
-        with self._turn:  # the generator takes all cores and most of the memory for itself
-            if self._on_cpu and area > self._largest:  # what it took once, it keeps
-                memory.demand(area * self.bytes_of_pixel * 5 // 4)
-            values = function(tf.convert_to_tensor(padded))
-            self._largest = max(area, self._largest)
+        return self._generating.submit(self._generated, padded).result()
+
+    def _generated(self, padded: NDArray[Any]) -> NDArray[np.float32]:
+        """Of one tile at a time: the generator takes all cores and most of the memory."""
+        area = padded.shape[1] * padded.shape[2]
+        if self._on_cpu and area > self._largest:  # what it took once, it keeps
+            memory.demand(area * self.bytes_of_pixel * 5 // 4)
+        values = self._values[tf.as_dtype(padded.dtype)](tf.convert_to_tensor(padded))
+        self._largest = max(area, self._largest)
         return np.asarray(memoryview(values))[0]  # TensorFlow's own memory, uncopied
 
 

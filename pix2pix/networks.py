@@ -76,7 +76,8 @@ def residual(settings: Settings) -> keras.Model:
         settings: `width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
 
     Returns:
-        A fully convolutional model noisy -> denoised, for multiples of `pixel_multiple`. It is not limited to [-1, 1]: whoever stores pixels clips them.
+        A fully convolutional model noisy -> denoised, for multiples of `settings.pixel_multiple`.
+        It is not limited to [-1, 1]: whoever stores pixels clips them.
 
     Source:
         Residual learning: Zhang et al., "Beyond a Gaussian Denoiser" (DnCNN), TIP 2017, 3.2
@@ -95,7 +96,7 @@ def residual(settings: Settings) -> keras.Model:
     for level, width in enumerate(widths):
         if level > 0:
             skips.append(x)
-            x = keras.layers.Conv2D(width, 2, 2)(x)  # (batch, height / stride / 2^level, ..., width)
+            x = keras.layers.Conv2D(width, 2, 2)(x)  # half as high and wide
         for _ in range(settings.blocks):
             x = _block(x, width)
     for number in range(settings.bottom_blocks):
@@ -166,9 +167,9 @@ def context_pixels(settings: Settings) -> int:
     """How far a generator's output looks in each direction, in pixels (an upper bound).
 
     Args:
-        settings: `levels`, numbers of blocks and `stride` of the residual generator; for the U-Net, whose
-            field of view is larger than its 256 pixels, a quarter of a tile is what tiles overlap
-            at most.
+        settings: `levels`, numbers of blocks and `stride` of the residual generator; for the
+            U-Net, whose field of view is larger than its 256 pixels, a quarter of a tile is what
+            tiles overlap at most.
     """
     if settings.generator == "unet":
         return 32

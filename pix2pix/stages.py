@@ -7,8 +7,10 @@ failure class of its row.
 
 import errno
 import hashlib
+import os
 import platform
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from pix2pix.settings import PRECISIONS
 
 IMAGES = "images"  # the folder of the denoised images in an output
 THREADS = 6  # of a process: one has the generator, the others wait for storage or for a codec
+BEHIND = 10  # by how much those others are nicer, in steps of `nice`
 MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
 BYTES_IN_WORK = 500e6  # of files, likewise
 # What one image may raise on its way, in a codec, the generator or a kind of storage: its row says
@@ -144,11 +147,13 @@ class Denoise:
         self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision, way.sha256)
         self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
         self.meter = None if ledger is None else prometheus.Meter()
+        self.niceness = os.getpriority(os.PRIO_PROCESS, 0)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""
         import ray
 
+        stand_back(self.niceness)
         chunk, rows = table["chunk"][0].as_py(), table["images"][0].as_py()
         deaths = ray.get(self.ledger.begin.remote(chunk))
         finished = [self._alone(row) if deaths else self._row(row, *self.rooms) for row in rows]
@@ -310,6 +315,20 @@ class Denoise:
             "finished_at": datetime.now(UTC),  # the driver sets its own clock's when it has the row
             "schema_version": status.SCHEMA_VERSION,
         }
+
+
+def stand_back(niceness: int) -> None:
+    """Lets this thread compute where the generator leaves a core idle.
+
+    A layer waits for the slower of its threads: whoever takes a core from one of them for a while
+    takes it from all.
+
+    Args:
+        niceness: The generator's own, which began with the process.
+    """
+    if sys.platform == "linux":  # elsewhere threads have no niceness of their own
+        nicer = min(niceness + BEHIND, 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nicer)
 
 
 def _failure(failure_class: str, message: str) -> Row:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pix2pix import denoiser, networks
+from pix2pix import denoiser, networks, stages
 from pix2pix.denoiser import Denoiser
 from pix2pix.settings import Settings
 
@@ -259,3 +260,27 @@ def test_a_precision_by_name_is_that_precision() -> None:
     assert denoiser.dtype_policy("bfloat16") == "mixed_bfloat16"
     assert denoiser.dtype_policy("float32") == "float32"
     assert denoiser.dtype_policy("auto") in ("float32", "mixed_bfloat16")
+
+
+heard: list[int] = []
+
+
+class Listening(keras.layers.Layer):
+    """Changes nothing, and notes how nice the thread is that computes it, as it is traced."""
+
+    def call(self, values: keras.KerasTensor) -> keras.KerasTensor:
+        heard.append(os.getpriority(os.PRIO_PROCESS, 0))
+        return values
+
+
+def test_the_generator_comes_before_those_that_wait_for_it() -> None:
+    noisy = keras.Input((None, None, 3))
+    model = Denoiser(keras.Model(noisy, Listening()(noisy)), SMALL)
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with ThreadPoolExecutor(1) as pool:  # its thread begins when there is something to do
+        pool.submit(stages.stand_back, mine).result()
+        assert pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == min(mine + 10, 19)
+        heard.clear()
+        pool.submit(model.denoised, pixels).result()
+    assert heard == [mine]
