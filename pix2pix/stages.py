@@ -148,6 +148,8 @@ class Denoise:
         self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
         self.meter = None if ledger is None else prometheus.Meter()
         self.niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        if ledger is not None:  # the first picture prepares the generator, which takes a second
+            self.denoiser.denoised(np.zeros((256, 256, 3), np.uint8))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""
