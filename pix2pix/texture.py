@@ -4,6 +4,8 @@ Noise depends on how bright a place is, and hardly on what is pictured there. So
 taken than at other places as bright, it was grass or cloth that was taken with the noise.
 """
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -154,20 +156,22 @@ def shrink(before: Pixels, after: Pixels, share: Values) -> None:
     """
     height, width = before.shape[:2]
     rows, columns = share.shape
-    place = np.clip((np.arange(width) + 0.5) / BLOCK - 0.5, 0, columns - 1)
-    samples = np.repeat(place, before.shape[2])  # of a row of pixels, channel by channel
+    places, centres = (np.arange(width) + 0.5) / BLOCK - 0.5, np.arange(columns)
     weights = ((np.arange(BLOCK, dtype=np.float32) + 0.5) / BLOCK)[:, np.newaxis]
     least = share.min(axis=1)
+
+    @functools.lru_cache(2)
+    def across(row: int) -> Values:  # of a row of pixels through the blocks' centres, all channels
+        values = np.interp(places, centres, share[row]).astype(np.float32)
+        return np.repeat(values, before.shape[2])
+
     for row in range(rows + 1):  # from the centre of one row of blocks to that of the next
         over, under = max(row - 1, 0), min(row, rows - 1)
         if min(least[over], least[under]) == 1:
             continue
         top = max(row * BLOCK - BLOCK // 2, 0)
         bottom = height if row == rows else row * BLOCK + BLOCK // 2
-        upper, lower = (
-            np.interp(samples, np.arange(columns), share[line]).astype(np.float32)
-            for line in (over, under)
-        )
+        upper, lower = across(over), across(under)
         shares = upper + (lower - upper) * weights if 0 < row < rows else upper
         levels = before[top:bottom].reshape(bottom - top, -1).astype(np.float32)
         denoised = after[top:bottom].reshape(bottom - top, -1)
