@@ -26,7 +26,7 @@ from scipy import ndimage
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from pix2pix import denoiser, metrics, pairs, storage  # noqa: E402 - found by the line above
+from pix2pix import denoiser, images, metrics, pairs, storage  # noqa: E402 - found by the line above
 
 SCALES = 3  # each half of the one before
 PLACE_PIXELS = 7  # a side of a place
@@ -95,7 +95,7 @@ def scored(url: str, checkpoint: str | None, scenes: tuple[str, ...]) -> dict[st
     model = denoiser.loaded(checkpoint) if checkpoint else None
     both = [pairs.pixels(pair) for pair in chosen]
     clean = [truth for _, truth in both]
-    made = [model.denoised(noisy) if model else noisy for noisy, _ in both]
+    made = [images.eight_bit(model.denoised(noisy)) if model else noisy for noisy, _ in both]
     result = {
         "PSNR": metrics.mean_psnr_db(
             [metrics.psnr_db(*two) for two in zip(clean, made, strict=True)]
