@@ -8,7 +8,7 @@ PSNR and SSIM say how near each pixel is to the truth. Whether a photograph look
 sliced Wasserstein distance between what small places of it and of clean photographs look like, at
 three scales; it needs no network that would have to be downloaded. Noise that was left counts in it
 as much as texture that was taken. Written are objectives.md (also printed) and objectives.png: the
-table, and the losses of the run with the largest weight.
+table, and the losses of the last run.
 """
 
 import io
@@ -26,12 +26,13 @@ from scipy import ndimage
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from pix2pix import denoiser, images, metrics, pairs, storage  # noqa: E402 - found by the line above
+from pix2pix import checkpoints, denoiser, images, metrics, pairs, settings, storage  # noqa: E402 - found by the line above
 
 SCALES = 3  # each half of the one before
 PLACE_PIXELS = 7  # a side of a place
 PLACES = 128  # of each photograph at each scale
 DIRECTIONS = 512
+NETWORK = ("generator", "width", "levels", "blocks", "bottom_blocks", "stride")
 Images = list[NDArray[np.uint8]]
 BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#777777"
 
@@ -124,17 +125,19 @@ def picture(rows: dict[str, dict[str, float]], history: dict[str, list[float]], 
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for label, row in rows.items():
-        left.plot(
-            row["PSNR"], row["distance at 1/1"], "o", color=GREY if label == "noisy" else BLUE
-        )
-        left.annotate(label, (row["PSNR"], row["distance at 1/1"]), xytext=(5, 4),
-                      textcoords="offset points")  # fmt: skip
+        if label != "noisy":  # so far off that all others would be one point
+            place = row["PSNR"], row["distance at 1/1"]
+            left.plot(*place, "o", color=BLUE)
+            left.annotate(label, place, xytext=(5, 4), textcoords="offset points")
     left.set_xlabel("PSNR (dB): right is nearer to the truth")
     left.set_ylabel("distance, finest scale: low looks more alike")
     left.set_title("by weight of the adversarial loss")
-    right.plot(history["step"], history["adversarial_loss"], color=BLUE, label="generator")
-    right.plot(history["step"], history["discriminator_loss"], color=ORANGE, label="discriminator")
-    right.axhline(np.log(2), color=GREY, linestyle=":", label="undecided: ln 2")
+    right.plot(history["step"], history["adversarial_loss"], ".-", color=BLUE, label="generator")
+    right.plot(
+        history["step"], history["discriminator_loss"], ".-", color=ORANGE, label="discriminator"
+    )
+    if name.startswith("bce"):
+        right.axhline(np.log(2), color=GREY, linestyle=":", label="undecided: ln 2")
     right.set_title(f"adversarial losses, {name}")
     right.set_xlabel("step")
     right.legend()
@@ -162,11 +165,14 @@ def main(
     scenes += [f"--validation-scenes={each}" for each in validation_scenes]
     rows = {"noisy": scored(pairs_url, None, tuple(test_scenes))}
     rows[start] = scored(pairs_url, start, tuple(test_scenes))
+    settings_url = storage.join(checkpoints.resolved(start), checkpoints.SETTINGS)
+    made_with = settings.from_json(storage.read(settings_url).decode())
+    same = [f"--{name.replace('_', '-')}={getattr(made_with, name)}" for name in NETWORK]
     for weight in weights:
         run = out / f"{adversarial}-{weight:g}"
         judged = ["--adversarial", adversarial if weight else "none"]
         judged += ["--adversarial-weight", str(weight), "--limit-seconds", str(limit_seconds)]
-        trained(pairs_url, run, [*judged, "--start", start, *scenes, *option])
+        trained(pairs_url, run, [*judged, "--start", start, *same, *scenes, *option])
         # the last weights, not the best: which weight is best for PSNR is known
         rows[f"{weight:g}"] = scored(pairs_url, f"{run}/latest", tuple(test_scenes))
         history = pq.read_table(io.BytesIO(storage.read(f"{run}/history.parquet"))).to_pydict()

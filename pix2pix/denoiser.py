@@ -105,7 +105,7 @@ class Denoiser:
             tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
         # the generator's own thread: it has the priority of the one that begins it, here and now,
-        # and not that of those that wait for it (see `stages.Denoise`)
+        # and not that of those that wait for it (see `stages.stand_back`)
         self._generating = ThreadPoolExecutor(1, "generator")
         self._generating.submit(int).result()
         self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels
@@ -212,10 +212,17 @@ class Denoiser:
         tile = pixels[row : row + plan.height, column : column + plan.width]
         missing = ((0, plan.height - tile.shape[0]), (0, plan.width - tile.shape[1]), (0, 0))
         padded = np.pad(tile, missing, mode="symmetric")[np.newaxis]
-        return self._generating.submit(self._generated, padded).result()
+        try:
+            turn = self._generating.submit(self._generated, padded)
+        except RuntimeError as error:  # the process is about to end, which is no image's failure
+            raise SystemExit(f"{error}") from error
+        return turn.result()
 
     def _generated(self, padded: NDArray[Any]) -> NDArray[np.float32]:
-        """Of one tile at a time: the generator takes all cores and most of the memory."""
+        """What the generator makes of (1, height, width, 3): see `_tile`. One at a time.
+
+        It takes all cores and most of the memory for itself.
+        """
         area = padded.shape[1] * padded.shape[2]
         if self._on_cpu and area > self._largest:  # what it took once, it keeps
             memory.demand(area * self.bytes_of_pixel * 5 // 4)

@@ -35,7 +35,8 @@ def bytes_of_pixel(width: int, bytes_per_value: int) -> int:
     """What the generator's layers take per pixel of a tile, and keep for the next.
 
     Args:
-        width: Channels at full resolution.
+        width: Channels at the highest resolution; where that is half of the pixels', more is
+            counted than is taken.
         bytes_per_value: Of its layers: 2 in bfloat16, 4 in float32.
 
     Returns:

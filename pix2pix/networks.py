@@ -16,7 +16,8 @@ def generator(settings: Settings) -> keras.Model:
     """The generator that the settings name, freshly initialised.
 
     Args:
-        settings: `generator`, and for the residual one its `width`, `levels` and numbers of blocks.
+        settings: `generator`, and for the residual one its `width`, `levels`, numbers
+            of blocks and `stride`.
 
     Returns:
         A model noisy -> denoised; heights and widths are multiples of `settings.pixel_multiple`.

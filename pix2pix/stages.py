@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ from pix2pix.prometheus import Watch
 from pix2pix.settings import PRECISIONS
 
 IMAGES = "images"  # the folder of the denoised images in an output
-THREADS = 6  # of a process: one has the generator, the others wait for storage or for a codec
+THREADS = 6  # of a process: one waits for the generator, the others for storage or a codec
 BEHIND = 10  # by how much those others are nicer, in steps of `nice`
 MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
 BYTES_IN_WORK = 500e6  # of files, likewise
@@ -147,9 +147,11 @@ class Denoise:
         self.denoiser = denoiser.loaded(way.checkpoint_url, way.precision, way.sha256)
         self.rooms = Room(BYTES_IN_WORK), Room(MEGAPIXELS_IN_WORK)
         self.meter = None if ledger is None else prometheus.Meter()
-        self.niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        if ledger is not None:  # the first picture prepares the generator, which takes a second
-            self.denoiser.denoised(np.zeros((256, 256, 3), np.uint8))
+        if ledger is not None:
+            self.niceness = os.getpriority(os.PRIO_PROCESS, 0)
+            # the first picture prepares the generator; where it fails, rows of images will say so
+            with suppress(MemoryError, ArithmeticError):
+                self.denoiser.denoised(np.zeros((256, 256, 3), np.uint8))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""

@@ -68,6 +68,19 @@ def test_tiles_show_no_seams(generator: keras.Model, photographs: list[np.ndarra
         assert (difference <= 1).mean() >= 0.999
 
 
+def test_tiles_of_a_generator_at_half_resolution_show_no_seams() -> None:
+    half = Settings(width=8, levels=2, stride=2)
+    keras.config.set_dtype_policy("float32")
+    model = networks.generator(half)
+    kernel = np.random.default_rng(0).normal(0, 0.1, (2, 2, 3, 8))
+    model.get_layer("noise").kernel.assign(kernel)
+    photograph = np.random.default_rng(1).integers(0, 256, (704, 512, 3), np.uint8)
+    expected = Denoiser(model, half, tile_pixels=1024).denoised(photograph).astype(int)
+    assert np.abs(expected - photograph).mean() > 1
+    difference = np.abs(Denoiser(model, half, tile_pixels=256).denoised(photograph) - expected)
+    assert difference.max() <= 1
+
+
 def test_a_deep_generator_s_tiles_overlap_as_far_as_it_sees(
     photographs: list[np.ndarray],
 ) -> None:
@@ -222,9 +235,10 @@ leave(550)
 result = model.result(pixels)
 assert (result.pixels == pixels).all()
 print(result.note)
+another = denoiser.Denoiser(model.generator, small)
 leave(150)
 try:
-    denoiser.Denoiser(model.generator, small).result(large)
+    another.result(large)
 except MemoryError as error:
     print(error)
 """

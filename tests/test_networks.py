@@ -123,10 +123,11 @@ def test_with_stride_2_all_layers_but_the_last_two_are_half_as_high_and_wide() -
     assert sizes == {(16, 24), (8, 12)}
 
 
-def test_networks_give_float32_also_when_they_compute_in_bfloat16() -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_networks_give_float32_also_when_they_compute_in_bfloat16(stride: int) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     noisy = np.full((1, 64, 64, 3), 0.3, np.float32)
-    denoised = networks.residual(Settings(width=4))(noisy)
+    denoised = networks.residual(Settings(width=4, stride=stride))(noisy)
     assert denoised.dtype == tf.float32
     np.testing.assert_array_equal(noisy, denoised)  # the identity isn't rounded to bfloat16
     assert networks.discriminator(4)([noisy, noisy]).dtype == tf.float32

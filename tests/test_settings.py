@@ -64,6 +64,7 @@ def test_settings_cannot_be_changed() -> None:
         ("crop_stages", 1, "at least 2"),
         ("adversarial_start", 1.1, "between 0 and 1"),
         ("warm_up_steps", -1, "0 or a positive number"),
+        ("stride", 3, "1 or 2"),
         ("clip_norm", -1.0, "0 or a positive number"),
         ("schedule", "steps", "one of cosine, linear"),
         ("content_loss", "l2", "one of l1, charbonnier, psnr"),
@@ -82,6 +83,10 @@ def test_the_unet_takes_multiples_of_256_only() -> None:
     with pytest.raises(ValueError, match="crop_pixels=128 must be a multiple of 256"):
         Settings(generator="unet")
     assert Settings(generator="unet", crop_pixels=512).pixel_multiple == 256
+
+
+def test_half_resolution_takes_multiples_of_twice_as_many_pixels() -> None:
+    assert [Settings(levels=3, stride=stride).pixel_multiple for stride in (1, 2)] == [4, 8]
 
 
 def test_both_weights_can_not_be_zero() -> None:

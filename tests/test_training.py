@@ -223,10 +223,10 @@ def test_a_run_begins_with_the_weights_it_is_told_to_start_from(
 
 
 def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give --width 4, --levels 2"):
+    with pytest.raises(ValueError, match="give --width 4, --levels 2, --stride 1"):
         training.trained(
             str(SAMPLES / "pairs"),
             str(tmp_path),
-            runs.changed(width=8, levels=3),
+            runs.changed(width=8, levels=3, stride=2),
             start_url=str(one_epoch),
         )
