@@ -59,7 +59,7 @@ class Result(NamedTuple):
         note: What its row should say of it, such as "out of memory: tiles of 1024 pixels instead
             of 2048"; None where all went as planned.
         energy: float32 (rows, columns), what all the strength would take in each block of
-            `texture.BLOCK` pixels: its mean square, in levels of 255.
+            `texture.BLOCK` pixels, sparing nothing: its mean square, in levels of 255.
     """
 
     pixels: Pixels
@@ -116,8 +116,9 @@ class Denoiser:
         return self.result(pixels, strength).pixels
 
     def result(
-        self, pixels: Pixels, strength: float = 1.0, tile_pixels: int | None = None
-    ) -> Result:
+        self, pixels: Pixels, strength: float = 1.0, tile_pixels: int | None = None,
+        spares: bool = False,
+    ) -> Result:  # fmt: skip
         """The photograph without its noise, in smaller tiles where memory doesn't suffice.
 
         A photograph larger than a tile goes through in overlapping tiles that fade into each other
@@ -129,6 +130,7 @@ class Denoiser:
             pixels: uint8 or uint16 (height, width, 3), RGB, any size, full range.
             strength: 1 takes all the noise that the generator sees, 0 gives the input back.
             tile_pixels: Smaller tiles than this denoiser's own, for this photograph.
+            spares: Whether places of which hardly anything would be taken keep it.
 
         Returns:
             The pixels, clipped and rounded, in the dtype that came; and what there is to note.
@@ -155,7 +157,7 @@ class Denoiser:
                 denoised = self._joined(pixels, plan)
                 # the U-Net changes more than noise
                 only_noise = self.made_with.generator == "residual"
-                energy = texture.restrained(pixels, denoised, only_noise)
+                energy = texture.restrained(pixels, denoised, only_noise, spares)
                 if strength < 1:
                     _mix(pixels, denoised, strength)
                 note = f"out of memory: tiles of {size} pixels instead of {wanted}"

@@ -1,7 +1,5 @@
 """Whether a result may replace its photograph: a gate that no damage of the picture passes.
 
-And what of it is not worth taking: see `spare`.
-
 Noise averages out over blocks of 8 x 8 pixels and the picture doesn't: what moved there is judged
 by the noise that there was, over the whole photograph and in its worst place.
 """
@@ -12,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pix2pix import metrics, texture
-from pix2pix.texture import BLOCK, Pixels
+from pix2pix import metrics
+from pix2pix.texture import BLOCK
 
 WINDOW = 8  # blocks: a side of what counts as one place
 
@@ -28,8 +26,6 @@ CLIPPED = 0.02  # share of the values, beside those that were near the end befor
 
 CLEAN_SIGMA = 0.15  # noise of 5 levels reads 0.22 after a JPEG of quality 75, 0.07 after one of 60
 LITTLE, LITTLE_IN_A_PLACE = 1.0, 2.0  # levels, root mean square: 48 dB, and in 64 x 64 pixels
-SPARED, COUNTS = 0.5, 2.0  # levels, likewise: up to which all of it is given back, from which none
-AROUND = WINDOW // 2  # blocks on either side that say how much is taken in a place
 EVERY, ROWS = 4, 48  # every fourth row of blocks shows the noise that has gone, or so many rows
 FEWEST_PIXELS = 29  # smaller sides say nothing of the noise, see `metrics.noise_sigma`
 
@@ -151,27 +147,6 @@ def is_clean(
     return noise_sigma <= clean_sigma
 
 
-def spare(before: Pixels, after: Pixels, energy: NDArray[np.float32]) -> None:
-    """Gives back what was taken where it is hardly more than nothing.
-
-    In places (72 x 72 pixels) of which less than half a level was taken, all; of which two or more
-    were, nothing; between them the rest grows in a line, so that no edge shows. Nobody sees noise
-    of a level, and so little is taken of clean photographs: of their grain and texture. The line
-    ends at two, so that they keep more than 45 dB (a root mean square of 1.4 levels).
-
-    Args:
-        before: The photograph, uint8 or uint16 (height, width, 3), full range.
-        after: The result; changed in place.
-        energy: What was taken from each block, see `denoiser.Result`.
-    """
-    if energy.size == 0:
-        return
-    taken = np.sqrt(np.maximum(_means_around(_means_around(energy).T).T, 0))
-    share = np.clip((taken - SPARED) / (COUNTS - SPARED), 0, 1).astype(np.float32)
-    if (share < 1).any():
-        texture.shrink(before, after, share)
-
-
 def takes_little(energy: NDArray[np.float32]) -> bool:
     """Whether so little would be taken from a photograph that it is as good as clean.
 
@@ -185,15 +160,6 @@ def takes_little(energy: NDArray[np.float32]) -> bool:
         return False  # too small to say
     worst = _window_means(energy[..., np.newaxis]).max()
     return bool(energy.mean() < LITTLE**2 and worst < LITTLE_IN_A_PLACE**2)
-
-
-def _means_around(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each value's mean with up to `AROUND` ones before it in its row, and as many after it."""
-    length = values.shape[1]
-    sums = np.pad(np.cumsum(values, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    places = np.arange(length)
-    start, end = np.maximum(places - AROUND, 0), np.minimum(places + AROUND + 1, length)
-    return ((sums[:, end] - sums[:, start]) / (end - start)).astype(np.float32)
 
 
 def _limit(rule: tuple[float, float], noise_sigma: float) -> float:

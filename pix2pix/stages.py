@@ -266,15 +266,16 @@ class Denoise:
     ) -> tuple[bytes, np.ndarray, Row]:  # fmt: skip
         """The denoised file and what is seen of it, no byte if the original is better kept."""
         tiles = self.denoiser.tile_pixels // 4 if last_try else None
-        pixels, note, energy = self.denoiser.result(photograph.pixels, self.way.strength, tiles)
+        spares = self.way.clean_sigma > 0
+        pixels, note, energy = self.denoiser.result(
+            photograph.pixels, self.way.strength, tiles, spares
+        )
         watch.lap("denoise")
-        if self.way.clean_sigma > 0 and harm.takes_little(energy):
+        if spares and harm.takes_little(energy):
             message = (
                 f"{float(energy.mean()) ** 0.5:.2g} levels would be taken: nobody would see it"
             )
             return b"", before, {"status": "skipped_clean", "message": message}
-        if self.way.clean_sigma > 0:
-            harm.spare(photograph.pixels, pixels, energy)
         after = images.eight_bit(pixels)
         encoded = images.encode(photograph, pixels, self.way.quality, self.way.mark)
         if photograph.format not in ("PNG", "TIFF"):

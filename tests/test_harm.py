@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from pix2pix import harm, metrics, noise, texture
+from pix2pix import harm, metrics, noise
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 Photograph = NDArray[np.uint8]
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def read(path: Path) -> Photograph:
@@ -190,56 +189,3 @@ def test_little_is_taken_only_if_it_is_little_in_each_place(
 
 def test_what_is_too_small_is_not_called_clean() -> None:
     assert not harm.takes_little(np.empty((0, 0), np.float32))
-
-
-def _taken(sides: tuple[int, int], levels: float) -> tuple[Photograph, Photograph]:
-    """A photograph with noise of so many levels, and the same without."""
-    chance = np.random.default_rng(0).normal(0, levels, (*sides, 3))
-    return np.rint(128 + chance).astype(np.uint8), np.full((*sides, 3), 128, np.uint8)
-
-
-def _spared(before: Pixels, after: Pixels) -> Pixels:
-    """What is left of a result."""
-    left = after.copy()
-    harm.spare(before, left, texture.restrained(before, after.copy(), only_noise=False))
-    return left
-
-
-@pytest.mark.parametrize("levels", [3.0, 8.0])
-def test_nothing_of_what_counts_is_spared(levels: float) -> None:
-    before, after = _taken((300, 200), levels)
-    assert np.array_equal(_spared(before, after), after)
-
-
-def test_what_is_hardly_more_than_nothing_is_spared_and_the_rest_grows() -> None:
-    taken = []
-    for levels in (0.3, 0.4, 0.8, 1.1, 1.3, 1.5, 1.7, 1.9, 2.2):
-        before, after = _taken((300, 200), levels)
-        left = _spared(before, after)
-        assert ((left >= np.minimum(before, after)) & (left <= np.maximum(before, after))).all()
-        taken.append(float(np.sqrt(np.mean(np.square(before - left.astype(float))))))
-    assert taken[:2] == [0, 0]
-    assert taken == sorted(taken)
-    assert taken[5] < 1.35  # of 1.5
-    assert taken[-1] == pytest.approx(2.2, rel=0.1)
-
-
-def test_a_place_with_noise_is_denoised_beside_one_without() -> None:
-    quiet, loud = _taken((256, 256), 0.4), _taken((256, 256), 6.0)
-    before, after = (np.concatenate(both, axis=1) for both in zip(quiet, loud, strict=True))
-    left = _spared(before, after)
-    assert np.array_equal(left[:, : 256 - 48], before[:, : 256 - 48])
-    assert np.array_equal(left[:, 256 + 48 :], after[:, 256 + 48 :])
-
-
-def test_deep_photographs_are_spared_as_others_are() -> None:
-    before, after = _taken((300, 200), 1.3)
-    deep = [image.astype(np.uint16) * np.uint16(257) for image in (before, after)]
-    left, left_deep = _spared(before, after), _spared(*deep)
-    np.testing.assert_allclose(left_deep / 257, left, atol=0.51)  # not rounded to whole levels
-    assert len(np.unique(left_deep)) > 256
-
-
-def test_what_is_too_small_for_blocks_is_not_spared() -> None:
-    before, after = _taken((7, 300), 1.0)
-    assert np.array_equal(_spared(before, after), after)

@@ -108,3 +108,65 @@ def test_nothing_changes_where_more_than_noise_may_be_taken() -> None:
     energy = texture.restrained(before, after, only_noise=False)
     np.testing.assert_array_equal(after, kept)
     assert energy.mean() == pytest.approx(np.square(before - kept.astype(np.float64)).mean())
+
+
+def _spared(
+    before: texture.Pixels, after: texture.Pixels, only_noise: bool = False
+) -> texture.Pixels:
+    """What is left of a result."""
+    left = after.copy()
+    texture.restrained(before, left, only_noise, spares=True)
+    return left
+
+
+@pytest.mark.parametrize("levels", [3.0, 8.0])
+def test_nothing_of_what_counts_is_spared(levels: float) -> None:
+    before, after = _taken((300, 200), levels)
+    assert np.array_equal(_spared(before, after), after)
+
+
+def test_what_is_hardly_more_than_nothing_is_spared_and_the_rest_grows() -> None:
+    taken = []
+    for levels in (0.3, 0.4, 0.8, 1.1, 1.3, 1.5, 1.7, 1.9, 2.2):
+        before, after = _taken((300, 200), levels)
+        left = _spared(before, after)
+        assert ((left >= np.minimum(before, after)) & (left <= np.maximum(before, after))).all()
+        taken.append(float(np.sqrt(np.mean(np.square(before - left.astype(float))))))
+    assert taken[:2] == [0, 0]
+    assert taken == sorted(taken)
+    assert taken[5] < 1.35  # of 1.5
+    assert taken[-1] == pytest.approx(2.2, rel=0.1)
+
+
+def test_a_place_with_noise_is_denoised_beside_one_without() -> None:
+    quiet, loud = _taken((256, 256), 0.4), _taken((256, 256), 6.0)
+    before, after = (np.concatenate(both, axis=1) for both in zip(quiet, loud, strict=True))
+    left = _spared(before, after)
+    assert np.array_equal(left[:, : 256 - 48], before[:, : 256 - 48])
+    assert np.array_equal(left[:, 256 + 48 :], after[:, 256 + 48 :])
+
+
+def test_deep_photographs_are_spared_as_others_are() -> None:
+    before, after = _taken((300, 200), 1.3)
+    deep = [image.astype(np.uint16) * np.uint16(257) for image in (before, after)]
+    left, left_deep = _spared(before, after), _spared(deep[0], deep[1])
+    np.testing.assert_allclose(left_deep / 257, left, atol=0.51)  # not rounded to whole levels
+    assert len(np.unique(left_deep)) > 256
+
+
+def test_what_is_too_small_for_blocks_is_not_spared() -> None:
+    before, after = _taken((7, 300), 1.0)
+    assert np.array_equal(_spared(before, after), after)
+
+
+def test_a_place_gives_back_its_texture_and_what_was_hardly_worth_taking() -> None:
+    quiet, loud = _taken((256, 256), 0.4, 60.0), _taken((256, 256), 6.0, 190.0)
+    before, after = (np.concatenate(both, axis=1) for both in zip(quiet, loud, strict=True))
+    cloth = 24.0 * (np.indices((64, 64)).sum(axis=0) % 2)[..., None] - 12
+    before[96:160, 352:416] = np.clip(before[96:160, 352:416] + cloth, 0, 255)
+    textured, both = after.copy(), _spared(before, after, only_noise=True)
+    energy = texture.restrained(before, textured)
+    np.testing.assert_array_equal(both[:, 256 + 48 :], textured[:, 256 + 48 :])
+    np.testing.assert_array_equal(both[:, : 256 - 48], before[:, : 256 - 48])
+    told = texture.restrained(before, after, spares=True)  # of what is spared it says nothing
+    np.testing.assert_array_equal(told, energy)
