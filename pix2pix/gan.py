@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pix2pix import checkpoints, denoiser, losses, networks
+from pix2pix import checkpoints, denoiser, losses, networks, optimizers
 from pix2pix.settings import Settings, from_json
 
 LOSSES = ("generator_loss", "l1_loss", "adversarial_loss", "discriminator_loss")
@@ -16,17 +16,6 @@ GENERATOR = "generator.weights.h5"  # in the state: the weights that learn, wher
 DISCRIMINATOR = "discriminator.weights.h5"
 CONTENT = {"l1": losses.l1, "charbonnier": losses.charbonnier, "psnr": losses.psnr}
 GENERATES, DISCRIMINATES = 0, 1  # places of the optimizers
-
-
-class Adam(keras.optimizers.Adam):
-    """Keras's, for gradients that have been added up over the workers before.
-
-    Its own sum comes after its clipping, which would make what is learned depend on how many
-    workers share a batch.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
-        return grads_and_vars
 
 
 class Gan:
@@ -61,7 +50,10 @@ class Gan:
                 self.averaged.set_weights(self.generator.get_weights())
             self.optimizers, self.rates = [], [rate for _, rate in learners]
             for network, rate in learners:
-                optimizer = Adam(rate, settings.beta_1)
+                if network is self.generator and settings.optimizer == "muon":
+                    optimizer: Any = optimizers.Muon(rate)
+                else:
+                    optimizer = optimizers.Adam(rate, settings.beta_1)
                 optimizer.build(network.trainable_variables)
                 self.optimizers.append(optimizer)
         self.rate_share = 1.0

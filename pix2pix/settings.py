@@ -9,6 +9,7 @@ GENERATORS = ("residual", "unet")
 PRECISIONS = ("auto", "float32", "bfloat16")
 OBJECTIVES = ("bce", "lsgan", "wgan-gp", "none")
 CONTENT_LOSSES = ("l1", "charbonnier", "psnr")
+OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("cosine", "linear")
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
@@ -30,7 +31,12 @@ class Settings:
 
     # networks
     generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
-    width: int = _setting(24, "residual: channels at the highest resolution")  # ours
+    width: int = _setting(
+        24, "residual: channels at the highest resolution, twice as many at each below"
+    )  # ours
+    top_width: int = _setting(
+        0, "residual: channels at the highest resolution where they are others than width; 0: width"
+    )  # ours
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
@@ -61,8 +67,13 @@ class Settings:
     )  # 3.3
     l1_weight: float = _setting(100.0, "weight of the content loss, in [-1, 1]")  # 3.3, lambda
     # optimisation
-    learning_rate: float = _setting(2e-4, "Adam's learning rate, generator")  # 6.2
-    discriminator_learning_rate: float = _setting(2e-4, "the same of the discriminator")  # 6.2
+    optimizer: str = _setting(
+        "adam", "the generator's: adam as in the paper, or muon, which learns in fewer steps"
+    )  # 6.2; muon is ours (see optimizers.py)
+    learning_rate: float = _setting(2e-4, "the generator's learning rate")  # 6.2
+    discriminator_learning_rate: float = _setting(
+        2e-4, "the discriminator's, which learns by Adam"
+    )  # 6.2
     beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
     warm_up_steps: int = _setting(
         100, "steps in which the rate rises from 0 in a line"
@@ -110,11 +121,12 @@ class Settings:
                      "accumulation"):  # fmt: skip
             self._rule(getattr(self, name) >= 1, name, "at least 1")
         names = {"generator": GENERATORS, "precision": PRECISIONS, "adversarial": OBJECTIVES,
-                 "content_loss": CONTENT_LOSSES, "schedule": SCHEDULES}  # fmt: skip
+                 "content_loss": CONTENT_LOSSES, "optimizer": OPTIMIZERS,
+                 "schedule": SCHEDULES}  # fmt: skip
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.stride in (1, 2), "stride", "1 or 2")
-        for name in ("warm_up_steps", "bottom_blocks"):
+        for name in ("warm_up_steps", "bottom_blocks", "top_width"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip

@@ -167,22 +167,26 @@ def test_the_rate_share_scales_what_a_step_moves() -> None:
     assert moved[1] == pytest.approx(moved[0] / 4, rel=1e-3)
 
 
-def test_eight_pairs_can_be_learned() -> None:
-    gan = _gan(learning_rate=5e-3, width=8)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_eight_pairs_can_be_learned(optimizer: str) -> None:
+    gan = _gan(optimizer=optimizer, learning_rate=5e-3, width=8)
     first = gan.step(*_patches(3)).numpy()[1]
     for step in range(120):
         last = gan.step(*_patches(step % 2 + 3)).numpy()[1]
     assert last < first / 2
 
 
-def test_a_restored_pair_of_networks_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    gan = _gan()
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_restored_pair_of_networks_goes_on_as_if_nothing_had_been(
+    optimizer: str, tmp_path: Path
+) -> None:
+    gan = _gan(optimizer=optimizer)
     for step in range(3):
         gan.step(*_patches(step))
     gan.learn_at(0.5)
     gan.save(tmp_path)
     expected = [gan.step(*_patches(step)).numpy() for step in (7, 8, 9)]
-    other = _gan(seed=99)
+    other = _gan(seed=99, optimizer=optimizer)
     other.restore(tmp_path)
     other.learn_at(0.5)
     restored = [other.step(*_patches(step)).numpy() for step in (7, 8, 9)]
