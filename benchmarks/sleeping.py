@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-from pix2pix import prometheus, stages
+from pix2pix import prometheus, sharing, stages
 
 FIGURES = ("noise_sigma_before", "noise_sigma_after", "sharpness_before", "sharpness_after")
 
@@ -27,7 +27,7 @@ class Sleeping(stages.Denoise):
 
         ray.get(ledger.start.remote())
         self.output_url, self.way, self.ledger = output_url, way, ledger
-        self.rooms = stages.Room(stages.BYTES_IN_WORK), stages.Room(stages.MEGAPIXELS_IN_WORK)
+        self.rooms = sharing.Room(stages.BYTES_IN_WORK), sharing.Room(stages.MEGAPIXELS_IN_WORK)
         self.meter = prometheus.Meter()
         self.turn = threading.Lock()
 

@@ -107,7 +107,7 @@ class Denoiser:
             tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
         # the generator's own thread: it has the priority of the one that begins it, here and now,
-        # and not that of those that wait for it (see `stages.stand_back`)
+        # and not that of those that wait for it (see `sharing.stand_back`)
         self._generating = ThreadPoolExecutor(1, "generator")
         self._generating.submit(int).result()
         self._on_cpu, self._largest = not tf.config.get_visible_devices("GPU"), 0  # pixels

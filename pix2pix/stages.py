@@ -10,11 +10,8 @@ import hashlib
 import os
 import platform
 import struct
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,10 +23,10 @@ from pix2pix import faults, harm, images, metrics, prometheus, status, storage
 from pix2pix.ledger import DEATHS
 from pix2pix.prometheus import Watch
 from pix2pix.settings import PRECISIONS
+from pix2pix.sharing import Room, stand_back
 
 IMAGES = "images"  # the folder of the denoised images in an output
 THREADS = 6  # of a process: one waits for the generator, the others for storage or a codec
-BEHIND = 10  # by how much those others are nicer, in steps of `nice`
 MEGAPIXELS_IN_WORK = 100.0  # of one process; an image that is larger is in work alone
 BYTES_IN_WORK = 500e6  # of files, likewise
 # What one image may raise on its way, in a codec, the generator or a kind of storage: its row says
@@ -90,32 +87,6 @@ class Way:
     def mark(self) -> str:
         """What a denoised file says in its XMP."""
         return f"weights {self.sha256[:16]}, strength {self.strength:g}"
-
-
-class Room:
-    """How much a process may have in work at once; first come, first served.
-
-    Args:
-        size: How much there is; who wants more gets all of it.
-    """
-
-    def __init__(self, size: float) -> None:
-        self.size = self.free = size
-        self.turn, self.changed = threading.Lock(), threading.Condition()
-
-    @contextmanager
-    def taken(self, wanted: float) -> Iterator[None]:
-        """Waits until so much is free, and takes it for a while."""
-        taken = min(wanted, self.size)
-        with self.turn, self.changed:
-            self.changed.wait_for(lambda: self.free >= taken)
-            self.free -= taken
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.free += taken
-                self.changed.notify_all()
 
 
 class Denoise:
@@ -320,20 +291,6 @@ class Denoise:
             "finished_at": datetime.now(UTC),  # the driver sets its own clock's when it has the row
             "schema_version": status.SCHEMA_VERSION,
         }
-
-
-def stand_back(niceness: int) -> None:
-    """Lets this thread compute where the generator leaves a core idle.
-
-    A layer waits for the slower of its threads: whoever takes a core from one of them for a while
-    takes it from all.
-
-    Args:
-        niceness: The generator's own, which began with the process.
-    """
-    if sys.platform == "linux":  # elsewhere threads have no niceness of their own
-        nicer = min(niceness + BEHIND, 19)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nicer)
 
 
 def _failure(failure_class: str, message: str) -> Row:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pix2pix import denoiser, networks, stages
+from pix2pix import denoiser, networks, sharing
 from pix2pix.denoiser import Denoiser
 from pix2pix.settings import Settings
 
@@ -293,7 +293,7 @@ def test_the_generator_comes_before_those_that_wait_for_it() -> None:
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with ThreadPoolExecutor(1) as pool:  # its thread begins when there is something to do
-        pool.submit(stages.stand_back, mine).result()
+        pool.submit(sharing.stand_back, mine).result()
         assert pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == min(mine + 10, 19)
         heard.clear()
         pool.submit(model.denoised, pixels).result()

@@ -16,7 +16,18 @@ MODULES = {  # by name; those of the package `formats` as "formats.jpeg"
     if path.stem != "__init__"
 }
 LEVELS = (  # each may import what stands before it, never what stands after or beside it
-    {"settings", "cluster", "faults", "noise_level", "memory", "tiles", "progress", "ledger"},
+    {
+        "settings",
+        "cluster",
+        "faults",
+        "noise_level",
+        "memory",
+        "tiles",
+        "progress",
+        "ledger",
+        "optimizers",
+        "sharing",
+    },
     {"prometheus", "options"},
     {"markup", "formats.xmp", "formats.mpf", "formats.jpeg_segments", "formats.tiff_tags"},
     {"formats.tiff_blocks", "formats.iso", "formats.heif_pixels"},
