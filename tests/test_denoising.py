@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -341,6 +342,16 @@ def test_more_actors_than_fit_are_refused(archive: Path, tmp_path: Path, checkpo
 )
 def test_a_budget_is_a_number_or_a_share(given: str, images: int, acceptable: float) -> None:
     assert summary.budget(given)(images) == acceptable
+
+
+def test_a_checkpoint_that_gives_no_numbers_spoils_no_image(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "unusable").mkdir()
+    unusable = brightening(tmp_path / "unusable", math.nan)  # it can't even be prepared
+    done, lines = archives.denoised(archive, tmp_path / "output", unusable)
+    assert done.by_failure_class == {"crashed": 18, "undecodable": 2}
+    assert done.over_budget
+    assert "values that are not finite" in lines
+    assert not (tmp_path / "output/images").exists()
 
 
 @pytest.mark.parametrize("given", ["", "%", "-1", "101%", "many", "nan"])
