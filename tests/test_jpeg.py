@@ -1,13 +1,14 @@
 """JPEG segments, taken off and put back."""
 
 import io
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pix2pix.formats import jpeg
+from pix2pix.formats import jpeg, jpeg_segments
 
 JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0"
@@ -91,6 +92,41 @@ def test_colours_are_guessed_as_libjpeg_does(
 def test_broken_structures_say_where(data: bytes, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         jpeg.parted(data)
+
+
+def _one_segment(data: bytes) -> bytes:
+    """The same file with all its Huffman tables in one segment, as cameras write them."""
+    parts = jpeg.parted(data)
+    segments = re.findall(rb"(?s)\xff\xc4(?=(..))", parts.head)
+    found, head = b"", parts.head
+    for size in (int.from_bytes(each, "big") for each in segments):
+        place = head.index(b"\xff\xc4")
+        found, head = (
+            found + head[place + 4 : place + 2 + size],
+            head[:place] + head[place + 2 + size :],
+        )
+    joined = b"\xff\xc4" + (2 + len(found)).to_bytes(2, "big") + found
+    return jpeg.START + head + joined + parts.body
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_huffman_tables_are_made_for_a_picture_only_if_its_source_s_were(
+    mode: str, optimize: bool, together: bool
+) -> None:
+    chance = np.random.default_rng(0)
+    picture = Image.fromarray(chance.integers(0, 256, (80, 64, 3), np.uint8)).convert(mode)
+    data = saved(picture, "JPEG", optimize=optimize)
+    source = jpeg.parted(_one_segment(data) if together else data)
+    pixels = np.asarray(Image.new(mode, (64, 80), (90,) * len(mode))).reshape(80, 64, -1)
+    written = jpeg.parted(source.encoded(lambda first, end: pixels[first:end], None, None))
+    tables = jpeg_segments.huffman_tables(written.head)
+    usual = jpeg_segments.huffman_tables(jpeg.parted(saved(picture, "JPEG")).head)
+    assert len(usual) == (2 if mode == "L" else 4)
+    assert sorted(map(len, usual))[-1] == 17 + 162  # of the AC tables in annex K.3
+    assert (tables == usual) == (not optimize)
+    np.testing.assert_allclose(written.stored(), pixels, atol=2)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -110,6 +110,24 @@ def parted(data: bytes) -> Parts:
     )
 
 
+def huffman_tables(head: bytes) -> set[bytes]:
+    """The Huffman tables (annex B.2.4.2) among whole segments that come before the first scan.
+
+    Each as it stands there: class and place, 16 numbers of codes, their values. A damaged segment
+    gives what is not a table.
+    """
+    tables, position = set(), 0
+    while marker := MARKER.match(head, position):
+        end = marker.end() + int.from_bytes(head[marker.end() : marker.end() + 2], "big")
+        place = marker.end() + 2
+        while marker[1] == b"\xc4" and place < end:
+            following = place + 17 + sum(head[place + 1 : place + 17])
+            tables.add(head[place:following])
+            place = following
+        position = end
+    return tables
+
+
 def is_jfif(segment: bytes) -> bool:
     """Whether a whole segment is JFIF's header."""
     return segment.startswith(b"\xff\xe0") and segment[4:9] == b"JFIF\0" and len(segment) >= 18
