@@ -51,7 +51,7 @@ class Gan:
             self.optimizers, self.rates = [], [rate for _, rate in learners]
             for network, rate in learners:
                 if network is self.generator and settings.optimizer == "muon":
-                    optimizer: Any = optimizers.Muon(rate)
+                    optimizer: Any = optimizers.Muon(rate, settings.beta_1)
                 else:
                     optimizer = optimizers.Adam(rate, settings.beta_1)
                 optimizer.build(network.trainable_variables)

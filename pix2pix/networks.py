@@ -74,7 +74,7 @@ def residual(settings: Settings) -> keras.Model:
     and it has no batch statistics, so a pixel depends on its surroundings alone.
 
     Args:
-        settings: `width`, `top_width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
+        settings: `width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
 
     Returns:
         A fully convolutional model noisy -> denoised, for multiples of `settings.pixel_multiple`.
@@ -92,7 +92,6 @@ def residual(settings: Settings) -> keras.Model:
     """
     noisy = keras.Input((None, None, 3), name="noisy")
     widths = [settings.width * 2**level for level in range(settings.levels)]
-    widths[0] = settings.top_width or widths[0]
     x = keras.layers.Conv2D(widths[0], 2 + settings.stride, settings.stride, padding="same")(noisy)
     skips = []
     for level, width in enumerate(widths):

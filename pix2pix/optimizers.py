@@ -8,7 +8,7 @@ import math
 
 import keras
 
-SMALLEST_CHANNELS = 4  # a convolution that reads or makes fewer (RGB) has no rotation to speak of
+SMALLEST_CHANNELS = 4  # a convolution that reads or makes fewer (RGB) learns by Adam
 
 
 class Adam(keras.optimizers.Adam):
@@ -19,15 +19,17 @@ class Adam(keras.optimizers.Adam):
 
 
 class Muon(keras.optimizers.Muon):
-    """Keras's Muon, for convolutions: each step turns a kernel by an orthogonal matrix.
+    """Keras's Muon, for convolutions: each step of a kernel is nearly an orthogonal matrix.
 
-    The kernel of a convolution is the matrix from all it sees, (height * width * channels), to what
-    it makes. Its momentum's singular values all become about one, so that the directions in which
-    gradients are small are learned as fast as the others. Biases, and kernels that read or make
-    colours, learn by Adam.
+    A kernel is taken as the matrix (height * width * channels, filters); for a transposed
+    convolution rows and columns change places, which makes no difference. All singular values of
+    its momentum become about one, so that directions in which gradients are small are learned as
+    fast as the others. Biases, and kernels that read or make colours, learn by Adam.
 
     Args:
-        rate: The learning rate: an update's root mean square is 0.2 of it, about as Adam's.
+        rate: The learning rate: a step's root mean square is 0.2 of it, about as Adam's.
+        beta_1: Adam's momentum. Muon's own stays Keras's (0.95, Nesterov's), as its five steps of
+            Newton's and Schulz's iteration do.
 
     Source:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
@@ -36,8 +38,8 @@ class Muon(keras.optimizers.Muon):
         the weights.
     """
 
-    def __init__(self, rate: float) -> None:
-        super().__init__(rate, adam_weight_decay=None, weight_decay=None)
+    def __init__(self, rate: float, beta_1: float = 0.9) -> None:
+        super().__init__(rate, adam_beta_1=beta_1, adam_weight_decay=None, weight_decay=None)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
         return grads_and_vars

@@ -31,12 +31,7 @@ class Settings:
 
     # networks
     generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
-    width: int = _setting(
-        24, "residual: channels at the highest resolution, twice as many at each below"
-    )  # ours
-    top_width: int = _setting(
-        0, "residual: channels at the highest resolution where they are others than width; 0: width"
-    )  # ours
+    width: int = _setting(24, "residual: channels at the highest resolution")  # ours
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
@@ -74,7 +69,7 @@ class Settings:
     discriminator_learning_rate: float = _setting(
         2e-4, "the discriminator's, which learns by Adam"
     )  # 6.2
-    beta_1: float = _setting(0.5, "Adam's momentum, both networks")  # 6.2
+    beta_1: float = _setting(0.5, "Adam's momentum, wherever it teaches")  # 6.2
     warm_up_steps: int = _setting(
         100, "steps in which the rate rises from 0 in a line"
     )  # ours; paper: none
@@ -126,7 +121,7 @@ class Settings:
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.stride in (1, 2), "stride", "1 or 2")
-        for name in ("warm_up_steps", "bottom_blocks", "top_width"):
+        for name in ("warm_up_steps", "bottom_blocks"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip

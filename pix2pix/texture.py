@@ -19,10 +19,8 @@ LEAST_SLACK = 1.5  # times the quiet energy may be taken in any case
 OUTLIER = 16.0  # times the energy of noise is the most that a single value may count
 EVERY, ROWS = 4, 48  # every fourth row of blocks shows what neighbours share, or so many rows
 UNTOUCHED = 0.1  # energy, in squared levels of 255: such blocks say nothing of the noise
-SPARED, COUNTS = (
-    0.5,
-    2.0,
-)  # levels, root mean square: up to which all is given back, from which none
+SPARED = 0.5  # levels, root mean square: where less was taken, all of it is given back
+COUNTS = 2.0  # likewise: where more was, none
 AROUND = 4  # blocks on either side that say how much is taken in a place
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -32,7 +30,7 @@ Values = NDArray[np.float32]
 def restrained(
     before: Pixels, after: Pixels, only_noise: bool = True, spares: bool = False
 ) -> Values:
-    """Puts back into a denoised photograph what was taken beyond its noise.
+    """Puts back into a denoised photograph what was taken beyond its noise, or for nothing.
 
     In a block of 8 x 8 pixels, noise has an energy (mean square of what was taken) that follows
     from the brightness, give or take what chance makes of it. The quieter blocks show both; where
@@ -40,9 +38,9 @@ def restrained(
 
     Args:
         before: uint8 or uint16 (height, width, 3), the photograph, full range.
-        after: The same without its noise; changed in place. Photographs with fewer than
-            `FEWEST_BLOCKS` blocks keep all of it.
-        only_noise: False: nothing was taken beyond the noise.
+        after: The same without its noise; changed in place. Where fewer than
+            `FEWEST_BLOCKS` blocks were touched, no texture is given back.
+        only_noise: False: more than noise may have been taken, so no texture is given back.
         spares: Whether to give back, too, what is hardly more than nothing: see `_spared`.
 
     Returns:
@@ -116,16 +114,18 @@ def _quiet(energy: Values, brightness: Values) -> Values | None:
     touched = energy > UNTOUCHED
     if touched.sum() < FEWEST_BLOCKS:
         return None
-    ranges = (brightness * (BRIGHTNESSES / 256)).astype(np.intp)
+    values = energy[touched]
+    ranges = (brightness[touched] * (BRIGHTNESSES / 256)).astype(np.uint8)
+    order = np.argsort(ranges, kind="stable")  # a sort by counting, for so small a type
+    ends = np.searchsorted(ranges[order], np.arange(1, BRIGHTNESSES))
     known, quiet = [], []
-    for number in range(BRIGHTNESSES):
-        found = energy[touched & (ranges == number)]
+    for number, found in enumerate(np.split(values[order], ends)):
         if len(found) >= FEWEST_BLOCKS:
             known.append(number + 0.5)
             quiet.append(np.quantile(found, QUIET_SHARE))
     # never less than in the quieter part of the whole: a JPEG takes noise from smooth blocks, and
     # a range that a smooth sky fills would know of none
-    overall = np.quantile(energy[touched], QUIET_SHARE)
+    overall = np.quantile(values, QUIET_SHARE)
     if not known:
         return np.full_like(energy, overall)
     of_range = np.interp(brightness * (BRIGHTNESSES / 256), known, quiet)
@@ -135,20 +135,24 @@ def _quiet(energy: Values, brightness: Values) -> Values | None:
 def _without_outliers(before: Pixels, after: Pixels, energy: Values, noise: Values) -> Values:
     """The energy of each block; single values count up to a limit, so that hot pixels stay away."""
     energy, scale = energy.copy(), np.float32(255 / np.iinfo(before.dtype).max) ** 2
+    mean = np.full(BLOCK * 3, scale / (BLOCK * BLOCK * 3), np.float32)
     for row, is_more in enumerate(energy > 2 * noise):
         columns = np.flatnonzero(is_more)
         if len(columns):
-            squares = scale * np.square(_of_row(before, after, row, columns))
-            limits = OUTLIER * noise[row, columns, np.newaxis, np.newaxis]
-            energy[row, columns] = np.minimum(squares, limits).mean(axis=(0, 2, 3))
+            squares = _of_row(before, after, row, columns).reshape(BLOCK, len(columns), -1)
+            squares *= squares
+            limits = OUTLIER / scale * noise[row, columns, np.newaxis]
+            np.minimum(squares, limits, out=squares)
+            energy[row, columns] = squares.sum(axis=0) @ mean
     return energy
 
 
 def _of_row(before: Pixels, after: Pixels, row: int, columns: NDArray[np.intp]) -> Values:
     """What was taken from some blocks of a row: float32 (8, blocks, 8, 3), in levels as stored."""
     strip = (slice(row * BLOCK, (row + 1) * BLOCK), slice(before.shape[1] // BLOCK * BLOCK))
-    taken = np.subtract(before[strip], after[strip], dtype=np.float32)
-    return taken.reshape(BLOCK, -1, BLOCK, 3)[:, columns]
+    was, now = (image[strip].reshape(BLOCK, -1, BLOCK * 3) for image in (before, after))
+    taken = np.subtract(was[:, columns], now[:, columns], dtype=np.float32)
+    return taken.reshape(BLOCK, -1, BLOCK, 3)
 
 
 def _slack(before: Pixels, after: Pixels, is_quiet: NDArray[np.bool_]) -> float:
@@ -165,7 +169,7 @@ def _slack(before: Pixels, after: Pixels, is_quiet: NDArray[np.bool_]) -> float:
             np.vdot(blocks, blocks),
             np.vdot(blocks[:, :, :-1], blocks[:, :, 1:]) * (BLOCK / (BLOCK - 1)),
             np.vdot(blocks[:-1], blocks[1:]) * (BLOCK / (BLOCK - 1)),
-            np.square(blocks.sum(axis=3)).sum(),
+            np.square(blocks[..., 0] + blocks[..., 1] + blocks[..., 2]).sum(),
         )
     if sums[0] == 0:
         return LEAST_SLACK

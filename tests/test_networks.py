@@ -43,14 +43,6 @@ def test_the_residual_generator_begins_as_the_identity(
     np.testing.assert_array_equal(noisy, denoised)
 
 
-def test_the_highest_resolution_may_have_a_width_of_its_own() -> None:
-    model = networks.residual(Settings(width=24, top_width=16))
-    convolutions = [layer for layer in model.layers if hasattr(layer, "kernel")]
-    made = [layer.filters for layer in convolutions]
-    assert made == [16] * 3 + [48] * 3 + [96] * 3 + [192] * 3 + [96] * 3 + [48] * 3 + [16] * 3 + [3]
-    assert networks.context_pixels(Settings(top_width=16)) == networks.context_pixels(Settings())
-
-
 def test_doubling_is_the_transposed_convolution() -> None:
     noisy = tf.random.stateless_normal((2, 5, 7, 6), (1, 2))
     layers = networks.Doubled(4, 2, 2), keras.layers.Conv2DTranspose(4, 2, 2)

@@ -166,6 +166,8 @@ def test_a_place_gives_back_its_texture_and_what_was_hardly_worth_taking() -> No
     before[96:160, 352:416] = np.clip(before[96:160, 352:416] + cloth, 0, 255)
     textured, both = after.copy(), _spared(before, after, only_noise=True)
     energy = texture.restrained(before, textured)
+    cloth_moved = np.abs(textured.astype(int) - after)[104:152, 360:408].mean()
+    assert cloth_moved > 3
     np.testing.assert_array_equal(both[:, 256 + 48 :], textured[:, 256 + 48 :])
     np.testing.assert_array_equal(both[:, : 256 - 48], before[:, : 256 - 48])
     told = texture.restrained(before, after, spares=True)  # of what is spared it says nothing
