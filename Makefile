@@ -56,7 +56,7 @@ cluster-up: .venv/installed
 cluster-down:
 	$(BIN)/python cluster/local.py down
 
-# Trains what ships in four parts, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see
+# Trains what ships in five parts, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see
 # docs/model-card.md). The same command again goes on where it stopped.
 SHIPPED := $(PIX2PIX_DATA)/sidd_small_256 build/shipped
 COMMON := --clean $(PIX2PIX_DATA)/clean/budgie_cc0 --clean $(PIX2PIX_DATA)/clean/clic2025_val \
@@ -73,7 +73,11 @@ train-shipped: .venv/installed
 	$(BIN)/pix2pix train $(SHIPPED)/fourth $(COMMON) --limit-seconds 2160 \
 	    --start build/shipped/third --content-loss psnr --clip-norm 10 --learning-rate 7e-4 \
 	    --camera-share 0.2 --white-share 0.06 --bottom-blocks 1 --last-crop-pixels 192
-	$(BIN)/pix2pix export build/shipped/fourth build/shipped/best --pairs $(PIX2PIX_DATA)/sidd_small_256
+	$(BIN)/pix2pix train $(SHIPPED)/fifth $(COMMON) --limit-seconds 4200 \
+	    --start build/shipped/fourth --content-loss psnr --clip-norm 10 \
+	    --optimizer muon --learning-rate 1.5e-3 \
+	    --camera-share 0.2 --white-share 0.06 --bottom-blocks 1 --last-crop-pixels 192
+	$(BIN)/pix2pix export build/shipped/fifth build/shipped/best --pairs $(PIX2PIX_DATA)/sidd_small_256
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
