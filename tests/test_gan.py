@@ -85,16 +85,16 @@ def test_a_critic_learns_to_tell_clean_from_noisy_with_a_slope_of_one() -> None:
 
 
 @pytest.mark.parametrize(  # objectives without statistics of a batch
-    ("objective", "content"), [("wgan-gp", "l1"), ("none", "psnr")]
+    ("objective", "content", "optimizer"),
+    [("wgan-gp", "l1", "adam"), ("none", "psnr", "adam"), ("none", "psnr", "muon")],
 )
 def test_parts_that_take_turns_learn_what_the_whole_batch_would(
-    objective: str, content: str
+    objective: str, content: str, optimizer: str
 ) -> None:
     ends = []
     for accumulation in (1, 2):
-        gan = _gan(
-            adversarial=objective, content_loss=content, accumulation=accumulation, clip_norm=1e-3
-        )
+        gan = _gan(adversarial=objective, content_loss=content, optimizer=optimizer,
+                   accumulation=accumulation, clip_norm=1e-3)  # fmt: skip
         losses = [gan.step(*_patches(step)).numpy() for step in range(3)]
         ends.append([*losses, *gan.generator.get_weights(), *gan.averaged.get_weights()])
         ends[-1] += gan.discriminator.get_weights() if gan.discriminator else []
