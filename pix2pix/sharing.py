@@ -35,15 +35,17 @@ class Room:
                 self.changed.notify_all()
 
 
-def stand_back(niceness: int) -> None:
-    """Lets this thread compute where the generator leaves a core idle.
+def stand_back(niceness: int, thread: threading.Thread | None = None) -> None:
+    """Lets a thread compute where the generator leaves a core idle.
 
     A layer waits for the slower of its threads: whoever takes a core from one of them for a while
     takes it from all.
 
     Args:
         niceness: The generator's own, which began with the process.
+        thread: A running one; None: this one.
     """
     if sys.platform == "linux":  # elsewhere threads have no niceness of their own
         nicer = min(niceness + BEHIND, 19)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nicer)
+        which = (thread or threading.current_thread()).native_id
+        os.setpriority(os.PRIO_PROCESS, which or 0, nicer)

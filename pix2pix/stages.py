@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import struct
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,6 +124,15 @@ class Denoise:
             # the first picture prepares the generator; where it fails, rows of images will say so
             with suppress(MemoryError, ArithmeticError):
                 self.denoiser.denoised(np.zeros((256, 256, 3), np.uint8))
+            self._meet_the_store()
+
+    def _meet_the_store(self) -> None:
+        """Makes the store's client, which takes half a second, before photographs wait for it."""
+        with suppress(OSError, ImportError):  # rows of images will say so
+            storage.exists(storage.join(self.output_url, IMAGES))
+        for thread in threading.enumerate():
+            if thread.name == storage.TRANSFERS:
+                stand_back(self.niceness, thread)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""

@@ -18,6 +18,7 @@ from typing import Any
 from pix2pix import buckets, faults, local, stores
 from pix2pix.local import File
 
+TRANSFERS = stores.TRANSFERS  # the name of the thread in which remote files come and go
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SCHEMES = {"local": "file", "s3a": "s3"}  # other names of the same place
 

@@ -19,6 +19,7 @@ from pix2pix.local import File
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60  # of silence, not of a whole transfer; s3fs's 15 cut off slow stores
 CONNECTIONS = 64  # of one process to one store; botocore's 10 would make more threads queue
+TRANSFERS = "fsspecIO"  # fsspec's name for its one thread that sends and receives
 _S3_VARIABLES = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS|SECRET|SESSION)"
 )

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -250,6 +251,11 @@ def test_reading_costs_one_request(s3: S3Server, proxy: FaultyProxy) -> None:
     proxy.seen.clear()
     storage.read(f"{folder}/a.jpg")
     assert proxy.seen == [f"GET /{folder[5:]}/a.jpg"]
+
+
+def test_remote_files_come_and_go_in_the_thread_of_that_name(s3: S3Server) -> None:
+    assert not storage.exists(f"{s3.bucket_url()}/a.jpg")
+    assert [thread.name for thread in threading.enumerate()].count(storage.TRANSFERS) == 1
 
 
 def test_threads_and_spawned_processes_share_nothing(s3: S3Server) -> None:
