@@ -5,6 +5,7 @@ layers compute in the policy's dtype; the last step of each network is always fl
 """
 
 import keras
+import numpy as np
 
 from pix2pix.settings import Settings
 
@@ -74,7 +75,7 @@ def residual(settings: Settings) -> keras.Model:
     and it has no batch statistics, so a pixel depends on its surroundings alone.
 
     Args:
-        settings: `width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
+        settings: `width`, `top_width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
 
     Returns:
         A fully convolutional model noisy -> denoised, for multiples of `settings.pixel_multiple`.
@@ -92,6 +93,7 @@ def residual(settings: Settings) -> keras.Model:
     """
     noisy = keras.Input((None, None, 3), name="noisy")
     widths = [settings.width * 2**level for level in range(settings.levels)]
+    widths[0] = settings.top_width or widths[0]
     x = keras.layers.Conv2D(widths[0], 2 + settings.stride, settings.stride, padding="same")(noisy)
     skips = []
     for level, width in enumerate(widths):
@@ -152,16 +154,32 @@ def _block(x: keras.KerasTensor, width: int, name: str | None = None) -> keras.K
 
 
 def begin_as(model: keras.Model, other: keras.Model) -> None:
-    """Gives a generator the weights of another that has no more bottom blocks than it.
+    """Gives a generator the weights of another with no more bottom blocks or channels than it.
 
-    The blocks that the other lacks stay the identity that they begin as: both denoise alike.
+    Both denoise alike: blocks that the other lacks stay the identity that they begin as, and what
+    it has learned doesn't see the channels that it lacks; those are as freshly initialised.
     """
     theirs = {layer.name for layer in other.layers}
     shared = [layer for layer in model.layers
               if layer.name in theirs or not layer.name.startswith(BOTTOM)]  # fmt: skip
-    values = [layer.get_weights() for layer in other.layers if layer.weights]
-    for layer, weights in zip([each for each in shared if each.weights], values, strict=True):
-        layer.set_weights(weights)
+    learned = [layer for layer in other.layers if layer.weights]
+    for layer, old in zip([each for each in shared if each.weights], learned, strict=True):
+        layer.set_weights(_widened(layer, old.get_weights()))
+
+
+def _widened(layer: keras.layers.Layer, old: list[np.ndarray]) -> list[np.ndarray]:
+    """What a layer begins with: a narrower one's weights; the channels it lacks are not seen."""
+    begun = layer.get_weights()
+    if [each.shape for each in begun] == [each.shape for each in old]:
+        return old
+    axes = (3, 2) if isinstance(layer, Doubled) else (2, 3)  # channels that are read, and made
+    (kernel, bias), (old_kernel, old_bias) = begun, old
+    values, known = np.moveaxis(kernel, axes, (0, 1)), np.moveaxis(old_kernel, axes, (0, 1))
+    read, made = known.shape[:2]
+    values[read:, :made] = 0
+    values[:read, :made] = known
+    bias[:made] = old_bias
+    return [kernel, bias]
 
 
 def context_pixels(settings: Settings) -> int:

@@ -128,6 +128,8 @@ def patches(sources: Sources, settings: Settings, place: int) -> tuple[np.ndarra
         both = np.stack(pairs.pixels(_shuffled(sources.pairs, [settings.seed, 0], number)))
         crops = np.stack([_crop(both, side, chance) for _ in range(count)], axis=1)
         noisy, clean = crops[0], crops[1]
+        for index in np.flatnonzero(chance.random(count) < settings.varied_share):
+            noisy[index], clean[index] = _varied(noisy[index], clean[index], chance)
     else:
         photograph = photographs.pixels(_shuffled(sources.photographs, [settings.seed, 2], number))
         added = noise.camera if kind == "camera" else noise.white
@@ -148,6 +150,22 @@ def _crop(image: np.ndarray, side: int, chance: np.random.Generator) -> np.ndarr
     """A square anywhere in an image (..., height, width, 3)."""
     top, left = (int(chance.integers(0, length - side + 1)) for length in image.shape[-3:-1])
     return image[..., top : top + side, left : left + side, :]
+
+
+def _varied(
+    noisy: np.ndarray, clean: np.ndarray, chance: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A pair's patch as it might have been: exposure, noise and the places of the colours differ.
+
+    So that a few hundred pairs are not learned by heart. The error keeps its shape: how it depends
+    on brightness and on its neighbours.
+    """
+    exposure, error = np.exp(chance.uniform(np.log((0.6, 0.7)), np.log((1.4, 1.4))))
+    colours = chance.permutation(3)
+    before = clean[..., colours].astype(np.float32)
+    values = exposure * (before + error * (noisy[..., colours] - before))
+    return tuple(np.clip(np.rint(each), 0, 255).astype(np.uint8)
+                 for each in (values, exposure * before))  # fmt: skip
 
 
 def _lively(photograph: np.ndarray, side: int, chance: np.random.Generator) -> np.ndarray:

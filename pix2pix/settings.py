@@ -31,7 +31,12 @@ class Settings:
 
     # networks
     generator: str = _setting("residual", "residual, or unet as in the paper")  # ours
-    width: int = _setting(24, "residual: channels at the highest resolution")  # ours
+    width: int = _setting(
+        24, "residual: channels at the highest resolution, twice as many at each below"
+    )  # ours
+    top_width: int = _setting(
+        0, "residual: channels at the highest resolution where they are others than width; 0: width"
+    )  # ours
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
@@ -102,6 +107,9 @@ class Settings:
         3, "sizes of patches from the first to the last, each for as long"
     )  # ours; Zamir et al. 2022 (Restormer) take 6
     patches_per_pair: int = _setting(8, "patches cut from an image each time it is visited")  # ours
+    varied_share: float = _setting(
+        0.0, "share of the pairs' patches with another exposure, colours exchanged, other noise"
+    )  # ours
     camera_share: float = _setting(
         0.5, "with --clean: share of patches that are clean ones with camera noise"
     )  # ours
@@ -121,7 +129,7 @@ class Settings:
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.stride in (1, 2), "stride", "1 or 2")
-        for name in ("warm_up_steps", "bottom_blocks"):
+        for name in ("warm_up_steps", "bottom_blocks", "top_width"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip
@@ -136,7 +144,7 @@ class Settings:
             self._rule(0 <= getattr(self, name) < 1, name, "at least 0 and below 1")
         for name in ("decay_start", "adversarial_start"):
             self._rule(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
-        for name in ("camera_share", "white_share"):
+        for name in ("varied_share", "camera_share", "white_share"):
             self._rule(0 <= getattr(self, name) <= 1, name, "between 0 and 1")
         self._rule(
             self.camera_share + self.white_share < 1 + 1e-9, "white_share",

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pix2pix import checkpoints, cluster, memory, pairs, photographs, report, settings, storage
@@ -160,10 +160,11 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
     others = [name for name in names if getattr(made_with, name) != getattr(wanted, name)]
     if made_with.bottom_blocks > wanted.bottom_blocks:  # fewer are no other: it grows by them
         others.append("bottom_blocks")
+    values = asdict(made_with) | {"top_width": made_with.top_width or made_with.width}
+    if values["top_width"] > (wanted.top_width or wanted.width):  # nor is a narrower one
+        others.append("top_width")
     if others:
-        asked = ", ".join(
-            f"--{name.replace('_', '-')} {getattr(made_with, name)}" for name in others
-        )
+        asked = ", ".join(f"--{name.replace('_', '-')} {values[name]}" for name in others)
         raise ValueError(f"start={url} holds another generator than is wanted: give {asked}")
     return url, sha256
 

@@ -43,6 +43,14 @@ def test_the_residual_generator_begins_as_the_identity(
     np.testing.assert_array_equal(noisy, denoised)
 
 
+def test_the_highest_resolution_may_have_a_width_of_its_own() -> None:
+    model = networks.residual(Settings(width=24, top_width=32))
+    convolutions = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    made = [layer.filters for layer in convolutions]
+    assert made == [32] * 3 + [48] * 3 + [96] * 3 + [192] * 3 + [96] * 3 + [48] * 3 + [32] * 3 + [3]
+    assert networks.context_pixels(Settings(top_width=32)) == networks.context_pixels(Settings())
+
+
 def test_doubling_is_the_transposed_convolution() -> None:
     noisy = tf.random.stateless_normal((2, 5, 7, 6), (1, 2))
     layers = networks.Doubled(4, 2, 2), keras.layers.Conv2DTranspose(4, 2, 2)
@@ -69,6 +77,32 @@ def test_a_generator_grows_by_bottom_blocks_and_denoises_as_before(bottom_blocks
     np.testing.assert_allclose(small(noisy), large(noisy), atol=1e-6)
     added = 2 * (9 * 32 * 32 + 32)  # a block's two convolutions of 4 * 2^3 channels
     assert large.count_params() == small.count_params() + (2 - bottom_blocks) * added
+
+
+def test_a_generator_grows_by_channels_denoises_as_before_and_learns_with_them() -> None:
+    small = _with_random_values(networks.residual(Settings(width=4)))
+    large = networks.residual(Settings(width=4, top_width=6))
+    networks.begin_as(large, small)
+    noisy = tf.random.stateless_uniform((1, 64, 48, 3), (1, 2), -1, 1)
+    np.testing.assert_allclose(small(noisy), large(noisy), atol=1e-6)
+    with tf.GradientTape() as tape:
+        error = tf.reduce_mean(large(noisy) ** 2)
+    kernels = [large.layers[1].kernel, large.get_layer("noise").kernel]
+    first, last = tape.gradient(error, kernels)
+    assert np.abs(last[:, :, 4:]).min() > 0  # it begins to see the new channels in the first step
+    kernels[1].assign_sub(0.1 * last)
+    with tf.GradientTape() as tape:
+        error = tf.reduce_mean(large(noisy) ** 2)
+    first = tape.gradient(error, kernels[0])
+    assert np.abs(first[..., 4:]).min() > 0  # and from then on they learn
+
+
+def test_a_u_net_begins_as_another_with_its_batch_statistics() -> None:
+    first, second = networks.unet(), networks.unet()
+    _with_random_values(first)
+    networks.begin_as(second, first)
+    for mine, theirs in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("levels", "bottom_blocks", "stride"), [(3, 0, 1), (3, 2, 1), (2, 1, 2)])

@@ -58,6 +58,53 @@ def test_all_eight_ways_to_turn_a_photograph_occur(tmp_path: Path) -> None:
     assert len({patch.tobytes() for patch in noisy}) == 8
 
 
+def _grey_pair(folder: Path) -> tuple[Sources, np.ndarray]:
+    """A pair of one colour, far from black and white, and the error of its noisy image."""
+    clean = np.broadcast_to(np.uint8([60, 90, 130]), (32, 32, 3))
+    error = np.random.default_rng(1).integers(-30, 31, clean.shape)
+    for part, levels in (("clean", clean), ("noisy", clean + error)):
+        (folder / part / "s").mkdir(parents=True)
+        Image.fromarray(levels.astype(np.uint8)).save(folder / part / "s/a.png")
+    return Sources(pairs.found(str(folder)), []), error
+
+
+def test_a_varied_patch_has_another_exposure_other_colours_and_more_or_less_noise(
+    tmp_path: Path,
+) -> None:
+    sources, error = _grey_pair(tmp_path)
+    varied = Settings(crop_pixels=32, batch=1, patches_per_pair=200, varied_share=1.0)
+    orders, exposures, gains = set(), [], []
+    for noisy, clean in zip(*patches.patches(sources, varied, place=0), strict=True):
+        assert np.ptp(clean, axis=(0, 1)).max() == 0
+        colours = clean[0, 0].astype(float)
+        order = tuple(np.argsort(np.argsort(colours)))
+        exposure = colours.sum() / 280
+        np.testing.assert_allclose(colours, exposure * np.array([60, 90, 130])[[*order]], atol=1)
+        difference = noisy.astype(float) - clean
+        gain = difference.std() / error.std()  # flips and turns keep it
+        rounded = np.sort(gain * error[..., [*order]].reshape(-1, 3), axis=0)
+        np.testing.assert_allclose(np.sort(difference.reshape(-1, 3), axis=0), rounded, atol=1.5)
+        orders.add(order)
+        exposures.append(exposure)
+        gains.append(gain / exposure)
+    assert len(orders) == 6
+    for values, lowest in ((exposures, 0.6), (gains, 0.7)):
+        assert lowest - 0.02 < min(values) < lowest + 0.1
+        assert 1.3 < max(values) < 1.42
+
+
+def test_as_many_of_the_pairs_patches_are_varied_as_is_asked_for(tmp_path: Path) -> None:
+    sources, _ = _grey_pair(tmp_path)
+
+    def as_they_are(share: float) -> float:
+        asked = Settings(crop_pixels=32, batch=1, patches_per_pair=400, varied_share=share)
+        _, clean = patches.patches(sources, asked, place=0)
+        return float((clean[:, 0, 0] == [60, 90, 130]).all(axis=1).mean())
+
+    assert as_they_are(0.0) == 1.0
+    assert 0.4 < as_they_are(0.5) < 0.6
+
+
 def test_a_pass_visits_every_pair_once(tmp_path: Path) -> None:
     names = [f"{letter}/x.png" for letter in "abcde"]
     sources = _pairs(tmp_path, names, side=32)

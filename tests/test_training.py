@@ -230,3 +230,13 @@ def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
             runs.changed(width=8, levels=3, stride=2),
             start_url=str(one_epoch),
         )
+
+
+def test_a_generator_does_not_shrink(one_epoch: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="another generator than is wanted: give --top-width 4"):
+        training.trained(
+            str(SAMPLES / "pairs"),
+            str(tmp_path),
+            runs.changed(top_width=2),
+            start_url=str(one_epoch),
+        )
