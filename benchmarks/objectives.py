@@ -32,7 +32,7 @@ SCALES = 3  # each half of the one before
 PLACE_PIXELS = 7  # a side of a place
 PLACES = 128  # of each photograph at each scale
 DIRECTIONS = 512
-NETWORK = ("generator", "width", "levels", "blocks", "bottom_blocks", "stride")
+NETWORK = ("generator", "width", "top_width", "levels", "blocks", "bottom_blocks", "stride")
 Images = list[NDArray[np.uint8]]
 BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#777777"
 
