@@ -16,13 +16,12 @@ slow moment of the machine meets both.
 import json
 import multiprocessing
 import os
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,24 +177,17 @@ def know(server: Any) -> None:  # noqa: ANN401 - tests.conftest.S3Server
 def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, float]:
     """The same with archive and output in an S3 server that takes 40 ms longer to answer.
 
-    The server stands for other machines, so that it only has what the job leaves of these cores.
+    The server stands for other machines, so that it only has what the job leaves of these cores
+    (Linux weighs niceness within a session: the job must be of the same).
     """
     from pix2pix import storage
     from tests import conftest
 
-    started: queue.SimpleQueue = queue.SimpleQueue()
-
-    def serve() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # children inherit it
-        process, server = conftest._started(folder)
-        proxy = conftest.FaultyProxy(server.endpoint_url)
-        started.put((server, proxy))
-        proxy.serve_forever(0.05)
-        conftest._stop(process)
-
-    serving = threading.Thread(target=serve, daemon=True)
-    serving.start()
-    server, proxy = started.get(timeout=2 * conftest.READY_SECONDS)
+    others = ThreadPoolExecutor(1)  # one thread: what it begins is as nice, and ends with it
+    others.submit(os.setpriority, os.PRIO_PROCESS, 0, 19).result()
+    process, server = others.submit(conftest._started, folder).result()
+    proxy = conftest.FaultyProxy(server.endpoint_url)
+    others.submit(proxy.serve_forever, 0.05)
     know(server)
     try:
         bucket = server.bucket_url("benchmark")
@@ -206,7 +198,7 @@ def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, flo
         return job(f"{bucket}/archive", f"{bucket}/output", checkpoint)
     finally:
         proxy.shutdown()
-        serving.join()
+        conftest._stop(process)
 
 
 def random_checkpoint(folder: Path) -> str:

@@ -100,7 +100,7 @@ class Denoiser:
         self.smallest_tile_pixels = max(memory.SMALLEST_TILE_PIXELS, 4 * self.overlap_pixels)
         if made_with.generator == "unet":  # it was made for 256x256, and for nothing else
             self.smallest_tile_pixels = tile_pixels = made_with.pixel_multiple
-        self.bytes_of_pixel = memory.bytes_of_pixel(made_with.width, _value_bytes(generator))
+        self.bytes_of_pixel = memory.bytes_of_pixel(made_with.widths, _value_bytes(generator))
         if tile_pixels is None:
             tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)

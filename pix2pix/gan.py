@@ -269,8 +269,8 @@ class Gan:
         """Begins with a checkpoint's weights; optimizers and discriminator stay as they are.
 
         Args:
-            folder: A local checkpoint of the same generator, or of one with fewer bottom blocks;
-                its state isn't needed.
+            folder: A local checkpoint of the same generator, or of one with fewer bottom blocks or
+                channels at the top; its state isn't needed.
         """
         made_with = from_json((folder / checkpoints.SETTINGS).read_text())
         first = networks.generator(made_with)

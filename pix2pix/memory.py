@@ -3,8 +3,9 @@
 No TensorFlow here: the driver hands `ENVIRONMENT` to the processes that denoise.
 """
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -31,12 +32,12 @@ VERSION_1: Names = (
 SMALLEST_TILE_PIXELS = 256  # nothing smaller is tried when memory runs out
 
 
-def bytes_of_pixel(width: int, bytes_per_value: int) -> int:
+def bytes_of_pixel(widths: Sequence[int], bytes_per_value: int) -> int:
     """What the generator's layers take per pixel of a tile, and keep for the next.
 
     Args:
-        width: Channels at the highest resolution; where that is half of the pixels', more is
-            counted than is taken.
+        widths: Channels at each resolution, the highest first; where that is half of the pixels',
+            more is counted than is taken.
         bytes_per_value: Of its layers: 2 in bfloat16, 4 in float32.
 
     Returns:
@@ -45,7 +46,8 @@ def bytes_of_pixel(width: int, bytes_per_value: int) -> int:
         TensorFlow's allocator makes 520 to 600.
     """
     layers = 4 if bytes_per_value == 2 else 6
-    return layers * width * bytes_per_value
+    most = max(width / 4**level for level, width in enumerate(widths))
+    return math.ceil(layers * most * bytes_per_value)
 
 
 def demand(count: int) -> None:

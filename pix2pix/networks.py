@@ -92,8 +92,7 @@ def residual(settings: Settings) -> keras.Model:
         that neighbouring places share some, and not each 2x2 of them as 12 channels.
     """
     noisy = keras.Input((None, None, 3), name="noisy")
-    widths = [settings.width * 2**level for level in range(settings.levels)]
-    widths[0] = settings.top_width or widths[0]
+    widths = settings.widths
     x = keras.layers.Conv2D(widths[0], 2 + settings.stride, settings.stride, padding="same")(noisy)
     skips = []
     for level, width in enumerate(widths):

@@ -17,6 +17,7 @@ from pix2pix.storage import Entry
 
 T = TypeVar("T")
 VISITS_PER_TASK, BLOCK_BYTES = 16, 64_000_000  # half of what Ray Data takes for one block
+BLOWN = 250  # a clean level from which on the noise may have been clipped
 TEXTURED_SHARE = 0.5  # of the patches of clean photographs, which are the livelier of two
 
 
@@ -128,8 +129,6 @@ def patches(sources: Sources, settings: Settings, place: int) -> tuple[np.ndarra
         both = np.stack(pairs.pixels(_shuffled(sources.pairs, [settings.seed, 0], number)))
         crops = np.stack([_crop(both, side, chance) for _ in range(count)], axis=1)
         noisy, clean = crops[0], crops[1]
-        for index in np.flatnonzero(chance.random(count) < settings.varied_share):
-            noisy[index], clean[index] = _varied(noisy[index], clean[index], chance)
     else:
         photograph = photographs.pixels(_shuffled(sources.photographs, [settings.seed, 2], number))
         added = noise.camera if kind == "camera" else noise.white
@@ -137,7 +136,11 @@ def patches(sources: Sources, settings: Settings, place: int) -> tuple[np.ndarra
             np.stack([_lively(photograph, side, chance) for _ in range(count)]), chance
         )
     ways = chance.integers([4, 2], size=(count, 2))  # quarter turns; and a flip
-    return _turned(noisy, ways), _turned(clean, ways)
+    noisy, clean = _turned(noisy, ways), _turned(clean, ways)
+    if kind == "pair":
+        for index in np.flatnonzero(chance.random(count) < settings.varied_share):
+            noisy[index], clean[index] = _varied(noisy[index], clean[index], chance)
+    return noisy, clean
 
 
 def _shuffled(items: list[T], seed: list[int], number: int) -> T:
@@ -157,13 +160,15 @@ def _varied(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A pair's patch as it might have been: exposure, noise and the places of the colours differ.
 
-    So that a few hundred pairs are not learned by heart. The error keeps its shape: how it depends
-    on brightness and on its neighbours.
+    So that a few hundred pairs are not learned by heart. The noise keeps its shape: how it depends
+    on brightness and on its neighbours. What was clipped stays white: it becomes no darker, as grey
+    whose noise only goes down is nothing that a camera makes.
     """
-    exposure, error = np.exp(chance.uniform(np.log((0.6, 0.7)), np.log((1.4, 1.4))))
+    darkest = 0.6 if clean.max() < BLOWN else 1.0
+    exposure, gain = np.exp(chance.uniform(np.log((darkest, 0.7)), np.log(1.4)))
     colours = chance.permutation(3)
     before = clean[..., colours].astype(np.float32)
-    values = exposure * (before + error * (noisy[..., colours] - before))
+    values = exposure * (before + gain * (noisy[..., colours] - before))
     return tuple(np.clip(np.rint(each), 0, 255).astype(np.uint8)
                  for each in (values, exposure * before))  # fmt: skip
 

@@ -177,6 +177,12 @@ class Settings:
         return self.adversarial != "none" and self.adversarial_weight > 0
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The residual generator's channels at each resolution, the highest first."""
+        below = (self.width * 2**level for level in range(1, self.levels))
+        return (self.top_width or self.width, *below)
+
+    @property
     def pixel_multiple(self) -> int:
         """Heights and widths that the generator takes are multiples of this."""
         return 256 if self.generator == "unet" else self.stride * 2 ** (self.levels - 1)

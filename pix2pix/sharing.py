@@ -35,7 +35,7 @@ class Room:
                 self.changed.notify_all()
 
 
-def stand_back(niceness: int, thread: threading.Thread | None = None) -> None:
+def stand_back(niceness: int, native_id: int = 0) -> None:
     """Lets a thread compute where the generator leaves a core idle.
 
     A layer waits for the slower of its threads: whoever takes a core from one of them for a while
@@ -43,9 +43,8 @@ def stand_back(niceness: int, thread: threading.Thread | None = None) -> None:
 
     Args:
         niceness: The generator's own, which began with the process.
-        thread: A running one; None: this one.
+        native_id: The system's number of a thread of this process; 0: the one that calls.
     """
     if sys.platform == "linux":  # elsewhere threads have no niceness of their own
         nicer = min(niceness + BEHIND, 19)
-        which = (thread or threading.current_thread()).native_id
-        os.setpriority(os.PRIO_PROCESS, which or 0, nicer)
+        os.setpriority(os.PRIO_PROCESS, native_id, nicer)

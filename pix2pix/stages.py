@@ -124,15 +124,11 @@ class Denoise:
             # the first picture prepares the generator; where it fails, rows of images will say so
             with suppress(MemoryError, ArithmeticError):
                 self.denoiser.denoised(np.zeros((256, 256, 3), np.uint8))
-            self._meet_the_store()
-
-    def _meet_the_store(self) -> None:
-        """Makes the store's client, which takes half a second, before photographs wait for it."""
-        with suppress(OSError, ImportError):  # rows of images will say so
-            storage.exists(storage.join(self.output_url, IMAGES))
-        for thread in threading.enumerate():
-            if thread.name == storage.TRANSFERS:
-                stand_back(self.niceness, thread)
+            with suppress(OSError, ImportError):  # who reads or writes will be told
+                storage.connect(output_url)
+            for thread in threading.enumerate():
+                if thread.name == storage.TRANSFERS and thread.native_id:
+                    stand_back(self.niceness, thread.native_id)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The rows of the images of one chunk, which is a table of one row."""

@@ -89,6 +89,15 @@ def local_path(url: str) -> Path | None:
     return Path(local.path(place)) if place.startswith("file:") else None
 
 
+def connect(url: str) -> None:
+    """Gets ready to read and write near `url`, so that who does it first needn't wait for that.
+
+    Raises:
+        OSError: there are no credentials, for instance; whether the place exists isn't asked.
+    """
+    stores.connect(absolute(url))
+
+
 def read(url: str) -> bytes:
     """All bytes of the file at `url`, in one request.
 

@@ -54,6 +54,16 @@ def filesystem(place: str) -> Any:  # noqa: ANN401 - fsspec has no types
         return _filesystems[key]
 
 
+def connect(place: str) -> None:
+    """Makes the client of a store that has one, which takes up to half a second; asks it nothing.
+
+    Raises:
+        OSError: there are no credentials, for instance.
+    """
+    if hasattr(filesystem(place), "connect"):
+        answer("reach", place, lambda store, _: store.connect())
+
+
 def answer(verb: str, place: str, call: Callable[[Any, str], T]) -> T:
     """What `call(filesystem, path)` returns, asked again where `faults` says so."""
     store = filesystem(place)

@@ -160,8 +160,8 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
     others = [name for name in names if getattr(made_with, name) != getattr(wanted, name)]
     if made_with.bottom_blocks > wanted.bottom_blocks:  # fewer are no other: it grows by them
         others.append("bottom_blocks")
-    values = asdict(made_with) | {"top_width": made_with.top_width or made_with.width}
-    if values["top_width"] > (wanted.top_width or wanted.width):  # nor is a narrower one
+    values = asdict(made_with) | {"top_width": made_with.widths[0]}
+    if made_with.widths[0] > (wanted.top_width or made_with.width):  # nor is a narrower one
         others.append("top_width")
     if others:
         asked = ", ".join(f"--{name.replace('_', '-')} {values[name]}" for name in others)

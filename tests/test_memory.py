@@ -6,9 +6,13 @@ from pix2pix import memory
 
 
 def test_twice_the_width_takes_twice_the_memory_and_float32_three_times() -> None:
-    assert memory.bytes_of_pixel(24, 2) == 192
-    assert memory.bytes_of_pixel(48, 2) == 384
-    assert memory.bytes_of_pixel(24, 4) == memory.bytes_of_pixel(12, 4) * 2 == 576
+    assert memory.bytes_of_pixel([24, 48, 96], 2) == 192
+    assert memory.bytes_of_pixel([48, 48, 96], 2) == 384
+    assert memory.bytes_of_pixel([24], 4) == memory.bytes_of_pixel([12], 4) * 2 == 576
+
+
+def test_a_narrow_top_takes_no_less_than_the_resolution_below_it() -> None:
+    assert memory.bytes_of_pixel([2, 128, 256], 2) == memory.bytes_of_pixel([32, 64], 2) == 256
 
 
 def test_more_than_there_is_can_t_be_had() -> None:

@@ -58,11 +58,11 @@ def test_all_eight_ways_to_turn_a_photograph_occur(tmp_path: Path) -> None:
     assert len({patch.tobytes() for patch in noisy}) == 8
 
 
-def _grey_pair(folder: Path) -> tuple[Sources, np.ndarray]:
-    """A pair of one colour, far from black and white, and the error of its noisy image."""
-    clean = np.broadcast_to(np.uint8([60, 90, 130]), (32, 32, 3))
+def _flat_pair(folder: Path, colour: tuple[int, ...]) -> tuple[Sources, np.ndarray]:
+    """A pair of one colour, and the error of its noisy image."""
+    clean = np.broadcast_to(np.uint8(colour), (32, 32, 3))
     error = np.random.default_rng(1).integers(-30, 31, clean.shape)
-    for part, levels in (("clean", clean), ("noisy", clean + error)):
+    for part, levels in (("clean", clean), ("noisy", np.clip(clean + error, 0, 255))):
         (folder / part / "s").mkdir(parents=True)
         Image.fromarray(levels.astype(np.uint8)).save(folder / part / "s/a.png")
     return Sources(pairs.found(str(folder)), []), error
@@ -71,7 +71,7 @@ def _grey_pair(folder: Path) -> tuple[Sources, np.ndarray]:
 def test_a_varied_patch_has_another_exposure_other_colours_and_more_or_less_noise(
     tmp_path: Path,
 ) -> None:
-    sources, error = _grey_pair(tmp_path)
+    sources, error = _flat_pair(tmp_path, (60, 90, 130))  # far from black and white
     varied = Settings(crop_pixels=32, batch=1, patches_per_pair=200, varied_share=1.0)
     orders, exposures, gains = set(), [], []
     for noisy, clean in zip(*patches.patches(sources, varied, place=0), strict=True):
@@ -93,8 +93,17 @@ def test_a_varied_patch_has_another_exposure_other_colours_and_more_or_less_nois
         assert 1.3 < max(values) < 1.42
 
 
+def test_what_was_clipped_is_varied_but_stays_white(tmp_path: Path) -> None:
+    sources, _ = _flat_pair(tmp_path, (255, 252, 255))
+    varied = Settings(crop_pixels=32, batch=1, patches_per_pair=50, varied_share=1.0)
+    noisy, clean = patches.patches(sources, varied, place=0)
+    assert clean.min() >= 252
+    gains = noisy.std(axis=(1, 2, 3))
+    assert gains.max() > 1.3 * gains.min()
+
+
 def test_as_many_of_the_pairs_patches_are_varied_as_is_asked_for(tmp_path: Path) -> None:
-    sources, _ = _grey_pair(tmp_path)
+    sources, _ = _flat_pair(tmp_path, (60, 90, 130))
 
     def as_they_are(share: float) -> float:
         asked = Settings(crop_pixels=32, batch=1, patches_per_pair=400, varied_share=share)

@@ -1,9 +1,11 @@
+import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pix2pix.sharing import Room
+from pix2pix.sharing import BEHIND, Room, stand_back
 
 SECONDS = 20  # for what takes microseconds
 
@@ -27,7 +29,7 @@ def _until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         waited.wait(0.01)
-    raise AssertionError
+    raise AssertionError(f"not within {SECONDS} seconds")
 
 
 def test_what_does_not_fit_waits_until_it_does() -> None:
@@ -72,3 +74,16 @@ def test_what_was_taken_is_free_again_after_an_error() -> None:
     with pytest.raises(OSError, match="broken"), room.taken(7):
         raise OSError("broken")
     assert room.free == 10
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_one_thread_stands_back_and_no_other(by_number: bool) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(threading.get_native_id).result()
+        if by_number:
+            stand_back(mine, other)
+        else:
+            pool.submit(stand_back, mine).result()
+        assert pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result() == min(mine + BEHIND, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine

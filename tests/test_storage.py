@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pix2pix import faults, storage
+from pix2pix import faults, storage, stores
 from tests.conftest import FaultyProxy, S3Server
 
 ODD_NAMES = (
@@ -253,9 +253,27 @@ def test_reading_costs_one_request(s3: S3Server, proxy: FaultyProxy) -> None:
     assert proxy.seen == [f"GET /{folder[5:]}/a.jpg"]
 
 
-def test_remote_files_come_and_go_in_the_thread_of_that_name(s3: S3Server) -> None:
-    assert not storage.exists(f"{s3.bucket_url()}/a.jpg")
-    assert [thread.name for thread in threading.enumerate()].count(storage.TRANSFERS) == 1
+def _connected(url: str) -> tuple[list[str], bool]:
+    """The threads that a connection begins, and whether it made the store's client."""
+    before = threading.enumerate()
+    storage.connect(url)
+    names = [thread.name for thread in threading.enumerate() if thread not in before]
+    return names, stores.filesystem(url)._s3 is not None
+
+
+def test_a_connection_makes_the_client_and_its_thread_and_asks_for_nothing(
+    s3: S3Server, proxy: FaultyProxy
+) -> None:
+    folder = s3.bucket_url()
+    proxy.seen.clear()
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        assert process.apply(_connected, [folder]) == ([storage.TRANSFERS], True)
+    assert proxy.seen == []
+
+
+def test_disks_need_no_connection(tmp_path: Path) -> None:
+    storage.connect(str(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_threads_and_spawned_processes_share_nothing(s3: S3Server) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2pix import checkpoints, pairs, storage, training, worker
+from pix2pix import checkpoints, denoiser, images, pairs, storage, training, worker
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
 from tests import runs
@@ -208,18 +208,20 @@ def _training_workers() -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_run_begins_with_the_weights_it_is_told_to_start_from(
+def test_a_run_grows_from_the_checkpoint_it_is_told_to_start_from(
     one_epoch: Path, tmp_path: Path
 ) -> None:
-    still = runs.changed(learning_rate=1e-9, seed=7)
+    still = runs.changed(learning_rate=1e-9, seed=7, bottom_blocks=1, top_width=6)
     done = training.trained(
         str(SAMPLES / "pairs"), str(tmp_path / "run"), still, start_url=str(one_epoch)
     )
     assert done.best["started_from"] == checkpoints.identified(str(one_epoch))[1]
-    before, after = runs.weights(one_epoch), runs.weights(tmp_path / "run")
-    names = [name for name in before if name.startswith("generator")]
-    assert names
-    assert max(np.abs(before[name] - after[name]).max() for name in names) < 1e-7
+    small, large = (denoiser.loaded(str(each)) for each in (one_epoch, tmp_path / "run"))
+    assert large.generator.count_params() > small.generator.count_params()
+    noisy = images.decode_rgb(next(SAMPLES.glob("pairs/Data/*/NOISY*")).read_bytes())
+    before, after = (model.denoised(noisy).astype(int) for model in (small, large))
+    assert np.abs(before - noisy).max() > 1
+    assert np.abs(before - after).max() <= 1
 
 
 def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
