@@ -56,7 +56,7 @@ cluster-up: .venv/installed
 cluster-down:
 	$(BIN)/python cluster/local.py down
 
-# Trains what ships in six parts, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see
+# Trains what ships in seven parts, and exports it; PIX2PIX_DATA holds sidd_small_256/ and clean/ (see
 # docs/model-card.md). The same command again goes on where it stopped.
 SHIPPED := $(PIX2PIX_DATA)/sidd_small_256 build/shipped
 COMMON := --clean $(PIX2PIX_DATA)/clean/budgie_cc0 --clean $(PIX2PIX_DATA)/clean/clic2025_val \
@@ -81,7 +81,12 @@ train-shipped: .venv/installed
 	    --start build/shipped/fifth --content-loss psnr --clip-norm 10 \
 	    --optimizer muon --learning-rate 1.5e-3 --top-width 32 --varied-share 0.5 \
 	    --camera-share 0.2 --white-share 0.06 --bottom-blocks 1 --last-crop-pixels 192
-	$(BIN)/pix2pix export build/shipped/sixth build/shipped/best --pairs $(PIX2PIX_DATA)/sidd_small_256
+	$(BIN)/pix2pix train $(SHIPPED)/seventh $(COMMON) --limit-seconds 1020 \
+	    --start build/shipped/sixth/latest --content-loss psnr --clip-norm 10 \
+	    --optimizer muon --top-width 32 --patches-per-pair 8 --camera-share 0.2 --white-share 0.06 \
+	    --bottom-blocks 1 --crop-pixels 144 --last-crop-pixels 192 --crop-stages 2
+	$(BIN)/pix2pix export build/shipped/sixth/latest build/shipped/best \
+	    --average build/shipped/seventh/latest --pairs $(PIX2PIX_DATA)/sidd_small_256
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

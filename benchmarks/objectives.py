@@ -32,7 +32,6 @@ SCALES = 3  # each half of the one before
 PLACE_PIXELS = 7  # a side of a place
 PLACES = 128  # of each photograph at each scale
 DIRECTIONS = 512
-NETWORK = ("generator", "width", "top_width", "levels", "blocks", "bottom_blocks", "stride")
 Images = list[NDArray[np.uint8]]
 BLUE, ORANGE, GREY = "#1f77b4", "#d95f02", "#777777"
 
@@ -167,7 +166,7 @@ def main(
     rows[start] = scored(pairs_url, start, tuple(test_scenes))
     settings_url = storage.join(checkpoints.resolved(start), checkpoints.SETTINGS)
     made_with = settings.from_json(storage.read(settings_url).decode())
-    same = [f"--{name.replace('_', '-')}={getattr(made_with, name)}" for name in NETWORK]
+    same = [f"--{name.replace('_', '-')}={getattr(made_with, name)}" for name in settings.NETWORK]
     for weight in weights:
         run = out / f"{adversarial}-{weight:g}"
         judged = ["--adversarial", adversarial if weight else "none"]

@@ -15,14 +15,15 @@ import platform
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pix2pix
-from pix2pix import storage
+from pix2pix import settings, storage
 
 SETTINGS, WEIGHTS, CARD = "settings.json", "generator.weights.h5", "card.json"
 STATE = "state"
@@ -194,8 +195,9 @@ def fetched(url: str, folder: str, weights_sha256: str | None = None) -> dict[st
 
 
 def exported(
-    url: str, target_url: str, scored: Callable[[str], dict[str, Any]] | None = None
-) -> dict[str, Any]:
+    url: str, target_url: str, scored: Callable[[str], dict[str, Any]] | None = None,
+    averaged_with: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Makes what can be shipped of a checkpoint: a new one in half the bytes, without state.
 
     Args:
@@ -203,15 +205,26 @@ def exported(
         target_url: Its folder, for instance pix2pix/weights/best.
         scored: (the new checkpoint's local folder) -> facts that replace those of its card, which
             were measured with the weights in full precision.
+        averaged_with: Checkpoints of the same generator, most often of a run that began with this
+            one: the mean of all their weights is taken. Needs `scored`.
 
     Returns:
         The new card.
 
+    Source:
+        The mean of weights that began alike: Wortsman et al., "Model soups", ICML 2022
+        (https://arxiv.org/abs/2203.05482), the uniform soup.
+
     Raises:
         FileNotFoundError: no checkpoint there.
         FileExistsError: the target holds one already.
-        ValueError: the weights aren't those of the card, or are too large for half precision.
+        ValueError: the weights aren't those of the card, or are too large for half precision; or
+            those of other networks can't be averaged.
     """
+    if averaged_with and scored is None:
+        raise ValueError(
+            "a mean of weights has scores of its own, which no card knows: give --pairs"
+        )
     if storage.exists(storage.join(target_url, CARD)):
         raise FileExistsError(
             f"{target_url} holds a checkpoint already: remove it first, or give another folder"
@@ -219,12 +232,15 @@ def exported(
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as half:
         facts = fetched(url, whole)
         del facts["url"]
-        _write_half(Path(whole, WEIGHTS), Path(half, WEIGHTS))
+        others = [_also_fetched(other, whole, number) for number, other in enumerate(averaged_with)]
+        places = [Path(whole, WEIGHTS), *(path for path, _ in others)]
+        _write_half(places, Path(half, WEIGHTS))
         facts |= {
             "weights_sha256": _sha256(Path(half, WEIGHTS)),
             "weights_type": "float16",
             "trained_weights_sha256": facts["weights_sha256"],
             "scores_with": "the weights as trained, before they were rounded to float16",
+            **({"averaged_with": [card for _, card in others]} if others else {}),
         }
         Path(half, SETTINGS).write_bytes(Path(whole, SETTINGS).read_bytes())
         Path(half, CARD).write_text(json.dumps(facts, indent=1) + "\n")
@@ -236,8 +252,31 @@ def exported(
     return facts
 
 
-def _write_half(source: Path, target: Path) -> None:
-    """Copies an HDF5 file of weights, float32 rounded to float16; Keras reads it into float32."""
+def _also_fetched(url: str, beside: str, number: int) -> tuple[Path, dict[str, Any]]:
+    """The weights of another checkpoint of the same generator, and what its card says of them.
+
+    Raises:
+        ValueError: it is another generator.
+    """
+    folder = Path(beside, f"other-{number}")
+    folder.mkdir()
+    card = fetched(url, str(folder))
+    both = [settings.from_json(Path(place, SETTINGS).read_text()) for place in (beside, folder)]
+    for name in settings.NETWORK:
+        first, other = (getattr(each, name) for each in both)
+        if first != other:
+            raise ValueError(
+                f"{url} is another generator: its {name} is {other} and not {first}; only weights "
+                "of the same network can be averaged"
+            )
+    return folder / WEIGHTS, {name: card.get(name) for name in ("step", "seconds", "weights_sha256")}
+
+
+def _write_half(sources: Sequence[Path], target: Path) -> None:
+    """Writes the mean of HDF5 files of weights, float16 for float32; Keras reads it into float32.
+
+    All hold the same names and shapes.
+    """
     import h5py
     import numpy as np
 
@@ -247,6 +286,7 @@ def _write_half(source: Path, target: Path) -> None:
         else:
             values = item[()]
             if values.dtype == np.float32:
+                values = np.mean([file[name][()] for file in files], axis=0, dtype=np.float64)
                 largest = float(np.abs(values).max(initial=0.0))
                 if not largest <= float(np.finfo(np.float16).max):
                     raise ValueError(
@@ -256,9 +296,11 @@ def _write_half(source: Path, target: Path) -> None:
             made = half.create_dataset(name, data=values)
         made.attrs.update(item.attrs)
 
-    with h5py.File(source) as whole, h5py.File(target, "w") as half:
-        half.attrs.update(whole.attrs)
-        whole.visititems(copy)
+    with ExitStack() as opened:
+        files = [opened.enter_context(h5py.File(source)) for source in sources]
+        half = opened.enter_context(h5py.File(target, "w"))
+        half.attrs.update(files[0].attrs)
+        files[0].visititems(copy)
 
 
 def state(run_url: str, folder: str) -> dict[str, Any] | None:

@@ -262,13 +262,17 @@ def export(
         str | None,
         typer.Option(help="The pairs it was trained from: its card then has the scores of these."),
     ] = None,
+    average: Annotated[
+        list[str] | None,
+        typer.Option(help="Another checkpoint, say of a run begun with this one: their mean."),
+    ] = None,
 ) -> None:
     """Writes a checkpoint as it can be shipped: in half precision, without state."""
     from pix2pix import checkpoints, cluster, evaluation
 
     scored = functools.partial(evaluation.validated, pairs) if pairs else None
     with cluster.quiet():
-        card = checkpoints.exported(checkpoint, folder, scored)
+        card = checkpoints.exported(checkpoint, folder, scored, average or ())
     cluster.printed(f"{folder}: SHA-256 {card['weights_sha256']}; PSNR {card['psnr_db']:.2f} dB")
 
 

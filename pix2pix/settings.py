@@ -11,6 +11,7 @@ OBJECTIVES = ("bce", "lsgan", "wgan-gp", "none")
 CONTENT_LOSSES = ("l1", "charbonnier", "psnr")
 OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("cosine", "linear")
+NETWORK = ("generator", "width", "top_width", "levels", "blocks", "bottom_blocks", "stride")
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
 

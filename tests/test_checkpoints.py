@@ -168,6 +168,27 @@ def test_the_same_checkpoint_is_exported_to_the_same_bytes(tmp_path: Path) -> No
     assert cards[0] == cards[1]
 
 
+def test_weights_are_averaged_and_all_are_named(tmp_path: Path) -> None:
+    first, second = str(_folder(tmp_path / "a", 10)), str(_folder(tmp_path / "b", 40))
+    third, target = str(_folder(tmp_path / "c", 70)), str(tmp_path / "mean")
+    with pytest.raises(ValueError, match="give --pairs"):
+        checkpoints.exported(first, target, averaged_with=[second])
+    told = checkpoints.exported(first, target, lambda _: {"psnr_db": 1.0}, [second, third])
+    assert _brightened(target) == 40
+    sums = [checkpoints.card_of(each)["weights_sha256"] for each in (first, second, third)]
+    assert told["trained_weights_sha256"] == sums[0]
+    assert [each["weights_sha256"] for each in told["averaged_with"]] == sums[1:]
+
+
+def test_other_networks_are_not_averaged(tmp_path: Path) -> None:
+    first, second = _folder(tmp_path / "a", 10), _folder(tmp_path / "b", 40)
+    told = json.loads((second / "settings.json").read_text()) | {"top_width": 8}
+    (second / "settings.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="its top_width is 8 and not 0; only weights of the same"):
+        checkpoints.exported(str(first), str(tmp_path / "c"), lambda _: {}, [str(second)])
+    assert not (tmp_path / "c").exists()
+
+
 def test_weights_beyond_half_precision_and_full_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="float16 ends at 65504"):
         checkpoints.exported(str(_folder(tmp_path / "a", 1e7)), str(tmp_path / "b"))
