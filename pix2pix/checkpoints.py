@@ -269,7 +269,9 @@ def _also_fetched(url: str, beside: str, number: int) -> tuple[Path, dict[str, A
                 f"{url} is another generator: its {name} is {other} and not {first}; only weights "
                 "of the same network can be averaged"
             )
-    return folder / WEIGHTS, {name: card.get(name) for name in ("step", "seconds", "weights_sha256")}
+    return folder / WEIGHTS, {
+        name: card.get(name) for name in ("step", "seconds", "weights_sha256")
+    }
 
 
 def _write_half(sources: Sequence[Path], target: Path) -> None:
