@@ -13,7 +13,7 @@ import yaml
 FOLDER = Path(__file__).parent.parent / "cluster"
 KUBERNETES = ("1.31", "1.37")  # the oldest that nightly.yaml works with, and the newest known
 RAY_BYTES = 1.0e9  # what Ray's own processes take of a pod
-CPU_BYTES = 1.25e9  # per CPU that Ray hands out: a process that denoises has 4 and takes up to 5 GB
+CPU_BYTES = 1.25e9  # per CPU that Ray hands out, at least: a process that trains or denoises has 4
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 # what the Prometheus Operator's API reference says of a PodMonitor, as far as we use it
 PODMONITOR = {
