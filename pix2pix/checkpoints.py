@@ -262,12 +262,12 @@ def _also_fetched(url: str, beside: str, number: int) -> tuple[Path, dict[str, A
     folder.mkdir()
     card = fetched(url, str(folder))
     both = [settings.from_json(Path(place, SETTINGS).read_text()) for place in (beside, folder)]
-    for name in settings.NETWORK:
+    for name in ("generator", "widths", "blocks", "bottom_blocks", "stride"):
         first, other = (getattr(each, name) for each in both)
         if first != other:
             raise ValueError(
-                f"{url} is another generator: its {name} is {other} and not {first}; only weights "
-                "of the same network can be averaged"
+                f"{url} is another generator: {name} {other}, not {first}; only weights of the "
+                "same network can be averaged"
             )
     return folder / WEIGHTS, {
         name: card.get(name) for name in ("step", "seconds", "weights_sha256")

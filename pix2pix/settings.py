@@ -11,7 +11,8 @@ OBJECTIVES = ("bce", "lsgan", "wgan-gp", "none")
 CONTENT_LOSSES = ("l1", "charbonnier", "psnr")
 OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("cosine", "linear")
-NETWORK = ("generator", "width", "top_width", "levels", "blocks", "bottom_blocks", "stride")
+GROWING = ("top_width", "bottom_blocks")  # a generator may begin as one that has less of these
+NETWORK = ("generator", "width", "levels", "blocks", "stride", *GROWING)
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
 

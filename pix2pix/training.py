@@ -156,8 +156,8 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
     url, sha256 = checkpoints.identified(url)
     there = storage.join(checkpoints.resolved(url), checkpoints.SETTINGS)
     made_with = settings.from_json(storage.read(there).decode())
-    names = ("generator", "width", "levels", "blocks", "stride")
-    others = [name for name in names if getattr(made_with, name) != getattr(wanted, name)]
+    fixed = [name for name in settings.NETWORK if name not in settings.GROWING]
+    others = [name for name in fixed if getattr(made_with, name) != getattr(wanted, name)]
     if made_with.bottom_blocks > wanted.bottom_blocks:  # fewer are no other: it grows by them
         others.append("bottom_blocks")
     values = asdict(made_with) | {"top_width": made_with.widths[0]}
