@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint requirements.lock
 DEMO ?= demo
 
-.PHONY: demo test test-ray test-rest test-slow faults check bench cluster-up cluster-down train-shipped lock
+.PHONY: demo test test-ray test-rest test-slow faults check bench cluster-up cluster-down train-shipped train-plain lock
 .DELETE_ON_ERROR:
 
 # Trains about three minutes on two workers, then denoises and scores a scene never seen before.
@@ -91,6 +91,13 @@ train-shipped: .venv/installed
 	    --optimizer muon --learning-rate 2e-3 --width 16 --camera-share 0.25 --white-share 0.1 \
 	    --last-crop-pixels 144 --crop-stages 2
 	$(BIN)/pix2pix export build/shipped/small/latest build/shipped/fast --pairs $(PIX2PIX_DATA)/sidd_small_256
+
+# The report that this project grew from, as it was: see docs/objectives.md.
+train-plain: .venv/installed
+	$(BIN)/pix2pix train $(PIX2PIX_DATA)/sidd_small_256 build/plain --generator unet \
+	    --crop-pixels 256 --patches-per-pair 1 --batch 1 --averaging 0 --clip-norm 0 \
+	    --warm-up-steps 0 --schedule linear --decay-start 0.5 --epochs 100000 --limit-seconds 1800 \
+	    --validation-scenes 002 --test-scenes 003
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

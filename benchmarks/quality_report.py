@@ -199,6 +199,9 @@ def _speed(rows: list[Row], fast: dict[str, float]) -> bytes:
                     color=report.ORANGE if is_ours(method) else f"C{number % 10}",
                     markersize=15 if is_ours(method) else 8, label=label(method),
                 )  # fmt: skip
+                if is_ours(method):
+                    place = (fast[method[0]], value)
+                    axis.annotate(method[0], place, xytext=(9, -3), textcoords="offset points")
         axis.set_xscale("log")
         axis.set_xlabel("megapixels per second")
         axis.set_title(dict(quality_sets.NAMES)[name] if name else "mean of all sets")

@@ -22,8 +22,10 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 @pytest.mark.slow
-def test_two_workers_mix_clean_and_denoised_as_one_would(tmp_path: Path) -> None:
-    wanted, ends = runs.changed(adversarial="wgan-gp", critic_steps=2), []
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_two_workers_mix_clean_and_denoised_as_one_would(optimizer: str, tmp_path: Path) -> None:
+    wanted = runs.changed(adversarial="wgan-gp", critic_steps=2, optimizer=optimizer)
+    ends = []
     for workers in (1, 2):
         runs.trained(tmp_path / str(workers), wanted, workers)
         ends.append(runs.weights(tmp_path / str(workers)))
