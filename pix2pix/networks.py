@@ -214,10 +214,10 @@ def discriminator(width: int, critic: bool = False) -> keras.Model:
         Isola et al. 2017, 6.1.2 (C64-C128-C256-C512, then one convolution to 1 channel; no
         BatchNorm in the first). Where we differ: logits instead of a sigmoid, which the loss
         applies; batch statistics over all workers. And beside the noisy image it reads not the
-        candidate, but eight times what that changes: a clean photograph and a denoised one differ by
-        hundredths of what both show, and of those it learned nothing in 1,200 steps (docs/log.md).
-        What it must see is noise, whose amplitude is near bfloat16's step (2^-8 at 1): images,
-        first layer and normalisation are always float32.
+        candidate, but eight times what that changes: a clean photograph and a denoised one differ
+        by hundredths of what both show, and of those it learned nothing in 1,200 steps
+        (docs/log.md). What it must see is noise, whose amplitude is near bfloat16's step (2^-8
+        at 1): images, first layer and normalisation are always float32.
         The critic: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, 4: no
         BatchNorm, but LayerNorm; over channels alone, so that a logit still sees 70x70 pixels.
     """
