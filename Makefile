@@ -92,7 +92,7 @@ train-shipped: .venv/installed
 	    --last-crop-pixels 144 --crop-stages 2
 	$(BIN)/pix2pix export build/shipped/small/latest build/shipped/fast --pairs $(PIX2PIX_DATA)/sidd_small_256
 
-# The report that this project grew from, as it was: see docs/objectives.md.
+# The report that this project grew from, as it was: U-Net, 256x256, L1 and BCE.
 train-plain: .venv/installed
 	$(BIN)/pix2pix train $(PIX2PIX_DATA)/sidd_small_256 build/plain --generator unet \
 	    --crop-pixels 256 --patches-per-pair 1 --batch 1 --averaging 0 --clip-norm 0 \

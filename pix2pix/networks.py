@@ -10,7 +10,6 @@ import numpy as np
 from pix2pix.settings import Settings
 
 BOTTOM = "bottom_"  # begins the names of the layers of bottom blocks
-DIFFERENCE = 8.0  # times what a candidate changes, for the discriminator
 UNET_WIDTHS = (64, 128, 256, 512, 512, 512, 512, 512)  # Isola et al. 2017, 6.1.1: encoder
 
 
@@ -213,11 +212,8 @@ def discriminator(width: int, critic: bool = False) -> keras.Model:
     Source:
         Isola et al. 2017, 6.1.2 (C64-C128-C256-C512, then one convolution to 1 channel; no
         BatchNorm in the first). Where we differ: logits instead of a sigmoid, which the loss
-        applies; batch statistics over all workers. And beside the noisy image it reads not the
-        candidate, but eight times what that changes: a clean photograph and a denoised one differ
-        by hundredths of what both show, and of those it learned nothing in 1,200 steps
-        (docs/log.md). What it must see is noise, whose amplitude is near bfloat16's step (2^-8
-        at 1): images, first layer and normalisation are always float32.
+        applies; batch statistics over all workers. What it must see is noise, whose amplitude is
+        near bfloat16's step (2^-8 at 1): images, first layer and normalisation are always float32.
         The critic: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, 4: no
         BatchNorm, but LayerNorm; over channels alone, so that a logit still sees 70x70 pixels.
     """
@@ -230,9 +226,7 @@ def discriminator(width: int, critic: bool = False) -> keras.Model:
 
     noisy = keras.Input((None, None, 3), name="noisy")
     candidate = keras.Input((None, None, 3), name="candidate")
-    change = keras.layers.Subtract(dtype="float32")([candidate, noisy])
-    change = keras.layers.Rescaling(DIFFERENCE, dtype="float32")(change)
-    x = keras.layers.Concatenate(dtype="float32")([noisy, change])  # (batch, height, width, 6)
+    x = keras.layers.Concatenate(dtype="float32")([noisy, candidate])  # (batch, height, width, 6)
     for step, factor in enumerate((1, 2, 4)):
         x = keras.layers.Conv2D(
             factor * width,

@@ -1,15 +1,10 @@
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import ndimage
 
-from pix2pix import losses, networks, pairs
+from pix2pix import networks
 from pix2pix.settings import Settings
-
-SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 @pytest.fixture(autouse=True)
@@ -178,29 +173,3 @@ def _with_random_values(model: keras.Model) -> keras.Model:
         if not kernel.numpy().any():
             kernel.assign(0.1 * tf.random.stateless_normal(kernel.shape, (5, place)))
     return model
-
-
-def test_the_discriminator_soon_tells_what_was_measured_from_what_was_smoothed() -> None:
-    keras.utils.set_random_seed(0)
-    both = [pairs.pixels(pair) for pair in pairs.found(str(SAMPLES / "pairs"))]
-    triples = [(noisy, clean, ndimage.gaussian_filter(noisy, (1, 1, 0))) for noisy, clean in both]
-    values = np.array(triples).astype(np.float32) / 127.5 - 1  # (pairs, 3, 256, 256, 3)
-    network, chance = networks.discriminator(8), np.random.default_rng(0)
-    optimizer = keras.optimizers.Adam(2e-3, 0.5)
-
-    @tf.function
-    def right(noisy: tf.Tensor, clean: tf.Tensor, smooth: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = [network([noisy, each], training=True) for each in (clean, smooth)]
-            loss = losses.discrimination(*logits, "bce")
-        optimizer.apply(tape.gradient(loss, network.trainable_variables),
-                        network.trainable_variables)  # fmt: skip
-        shares = [tf.cast(logits[0] > 0, tf.float32), tf.cast(logits[1] < 0, tf.float32)]
-        return tf.reduce_mean(shares)
-
-    shares = []
-    for _ in range(120):
-        chosen, (top, left) = chance.integers(0, len(values), 16), chance.integers(0, 192, 2)
-        patches = values[chosen, :, top : top + 64, left : left + 64]
-        shares.append(float(right(*patches.swapaxes(0, 1))))
-    assert np.mean(shares[-20:]) > 0.9  # 0.5 where it read the candidate itself
