@@ -3,7 +3,9 @@
     python benchmarks/denoise.py [--photographs 40] [--checkpoint RUN]
 
 Photographs of 3 to 24 megapixels, JPEG. Megapixels per second of
-- the generator alone: same cores, pixels already in memory, a whole photograph as one tile;
+- the generator alone: same cores, pixels already in memory, a whole photograph as one tile (in as
+  few parts as memory holds, side by side, where that is too much: float32 takes 18 GB for 24
+  megapixels);
 - `pix2pix denoise` on local files, and on an S3 server with 40 ms added to every request;
 - the loop a user would write: Pillow open, Keras float32 `predict`, save, one after another.
 Start-up is excluded everywhere: the job's time is from its first fetch to its last write, and the
@@ -14,6 +16,7 @@ slow moment of the machine meets both.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -21,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +40,7 @@ SIZES = (  # width, height: 3 to 24 megapixels
     *((3000, 4000), (5184, 3456), (2448, 3264), (4000, 3000), (4000, 6000)),
 )
 DELAY_SECONDS = 0.04
+WHOLE_SHARE = 0.6  # of the free memory, for the generator's layers
 NAIVE_SHARE = 5  # the loop takes every fifth photograph: it's slow
 
 
@@ -64,8 +68,9 @@ def generator_alone(checkpoint: str, paths: list[Path]) -> tuple[float, float]:
     """Megapixels and seconds of the generator, whole photographs, nothing else going on."""
     import tensorflow as tf
 
-    from pix2pix import denoiser
+    from pix2pix import denoiser, memory
 
+    most = (memory.available() or math.inf) * WHOLE_SHARE  # bytes, before anything is taken
     tf.config.threading.set_intra_op_parallelism_threads(len(os.sched_getaffinity(0)))
     model = denoiser.loaded(checkpoint)
     multiple = model.made_with.pixel_multiple
@@ -79,13 +84,15 @@ def generator_alone(checkpoint: str, paths: list[Path]) -> tuple[float, float]:
     levels(np.zeros((256, 256, 3), np.uint8)).numpy()  # start-up
     for path in paths:
         pixels = pixels_of(path)
-        pixels = pixels[
-            : len(pixels) // multiple * multiple, : pixels.shape[1] // multiple * multiple
-        ]
-        begun = time.perf_counter()
-        levels(pixels).numpy()
-        seconds += time.perf_counter() - begun
-        megapixels += pixels.size / 3e6
+        count = math.ceil(pixels.size / 3 * model.bytes_of_pixel / most)
+        height = len(pixels) // count // multiple * multiple
+        for part in range(count):
+            rows = slice(part * height, (part + 1) * height)
+            one = pixels[rows, : pixels.shape[1] // multiple * multiple]
+            begun = time.perf_counter()
+            levels(one).numpy()
+            seconds += time.perf_counter() - begun
+            megapixels += one.size / 3e6
     return megapixels, seconds
 
 
@@ -219,14 +226,18 @@ def random_checkpoint(folder: Path) -> str:
 
 
 def apart(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - whatever it returns
-    """What a call returns, in a process of its own with the environment of the job's processes."""
+    """What a call returns, in a process of its own with the environment of the job's processes.
+
+    Raises:
+        BrokenProcessPool: the process has died.
+    """
     from pix2pix import memory
 
     before = dict(os.environ)
     os.environ |= memory.ENVIRONMENT | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(call, arguments)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(call, *arguments).result()
     finally:
         os.environ.clear()
         os.environ |= before

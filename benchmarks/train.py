@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -185,8 +186,8 @@ def alone(call: Callable[..., Speed], *arguments: Any) -> Speed:  # noqa: ANN401
     # Ray's processes are nicer than others by 15: whatever else runs here meanwhile would then cost
     # them more than the loop that they are compared with
     os.environ |= {"RAY_worker_niceness": "0"}
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(call, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
 
 
 def main(
