@@ -53,7 +53,10 @@ def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -
 
 
 @pytest.mark.slow
-def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_continued_ends_where_an_unbroken_one_does(
+    workers: int, one_epoch: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
     storage.copy(str(one_epoch), str(broken))
     for path in broken.rglob("settings.json"):  # as if a version had begun it that knew fewer
@@ -61,7 +64,7 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(one_epoch: Path, tmp_pa
         for name in ("accumulation", "last_crop_pixels", "crop_stages"):
             del known[name]
         path.write_text(json.dumps(known))
-    done, lines = runs.trained(broken, runs.changed(epochs=2))
+    done, lines = runs.trained(broken, runs.changed(epochs=2), workers)
     runs.trained(tmp_path / "unbroken", runs.changed(epochs=2))
     assert "going on after epoch 1, step 3" in lines
     assert (done.epochs, pq.read_table(broken / "history.parquet")["step"].to_pylist()) == (
