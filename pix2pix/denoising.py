@@ -62,7 +62,7 @@ def denoised(
     acceptable = summary.budget(max_failed)
     manifest.refuse_overlap(archive_url, output_url)
     processes = cluster.pool(actors, gpu, max_actors)
-    with held(output_url, show) as lease:
+    with held(output_url, show, patient=True) as lease:
         status.compact(output_url)
         done = status.done(
             output_url,

@@ -1,4 +1,4 @@
-"""One job per output: a lease in the output that its holder renews, and that others respect.
+"""One job per output or run: a lease in it that its holder renews, and that others respect.
 
 The lease is a file ``OUTPUT/lease/000001.json``, created exclusively (`storage.create`). Who finds
 one that has not been renewed for long, or whose process is dead, creates the next number: of many

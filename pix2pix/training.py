@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pix2pix import checkpoints, cluster, memory, pairs, photographs, report, settings, storage
+from pix2pix.lease import held
 from pix2pix.pairs import Pair
 from pix2pix.patches import Sources
 from pix2pix.settings import Settings
@@ -70,19 +71,24 @@ def trained(
         pairs.BadPairs: pairs or photographs that can't be used, each named.
         ValueError: settings that don't fit the workers, or those of an earlier start.
         FloatingPointError: a loss was not finite.
-        RuntimeError: training failed more than `max_failures` times, or the cluster is too small.
+        RuntimeError: another job trains this run; training failed more than `max_failures` times,
+            or the cluster is too small.
     """
     _refuse_misfits(wanted, workers, clean_urls)
     run_url = storage.absolute(run_url)
     start = _start(start_url, wanted) if start_url else None
-    cpus = cluster.cpus_per_worker(workers, gpu)
-    training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
-    data = _fingerprint(training + validation, clean, wanted)
-    _begin(run_url, wanted, data)
-    with cluster.listening(show) as lines:
-        job = Job(run_url, wanted, Sources(training, clean), validation, data, gpu, lines, start)
-        ended = _fit(job, workers, cpus, gpu, max_failures)
-    return _closed(run_url, wanted, ended)
+    # patient: the same job, started again on another machine, finds the dead one's lease
+    with held(run_url, show, patient=True) as lease:
+        cpus = cluster.cpus_per_worker(workers, gpu)
+        training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
+        data = _fingerprint(training + validation, clean, wanted)
+        _begin(run_url, wanted, data)
+        with cluster.listening(show) as lines:
+            sources = Sources(training, clean)
+            job = Job(run_url, wanted, sources, validation, data, gpu, lines, start)
+            ended = _fit(job, workers, cpus, gpu, max_failures)
+        lease.check()
+        return _closed(run_url, wanted, ended)
 
 
 def _refuse_misfits(wanted: Settings, workers: int, clean_urls: tuple[str, ...]) -> None:

@@ -297,7 +297,7 @@ def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
 
 def test_a_second_job_on_the_same_output_is_refused(ran: Ran, checkpoint: str) -> None:
     with (
-        lease.held(str(ran.output), lambda line: None),
+        lease.held(str(ran.output), lambda line: None, stale_seconds=3),  # renewed twice a second
         pytest.raises(RuntimeError, match=f"process {os.getpid()} "),
     ):
         archives.denoised(ran.archive, ran.output, checkpoint)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pix2pix import checkpoints, denoiser, images, pairs, storage, training, worker
+from pix2pix import checkpoints, denoiser, images, lease, pairs, storage, training, worker
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
 from tests import runs
@@ -119,6 +119,19 @@ def test_tensorboard_can_read_scalars_and_a_strip(one_epoch: Path) -> None:
 def test_a_run_is_not_continued_with_other_settings(one_epoch: Path) -> None:
     with pytest.raises(ValueError, match="width: 4 -> 8"):
         runs.trained(one_epoch, runs.changed(width=8))
+
+
+def test_a_second_job_on_the_same_run_is_refused(one_epoch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    storage.copy(str(one_epoch), str(run))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    with (
+        lease.held(str(run), stale_seconds=3),  # renewed twice a second
+        pytest.raises(RuntimeError, match="is being worked on by process"),
+    ):
+        runs.trained(run, runs.changed(epochs=2))
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before
+    assert not list((one_epoch / "lease").iterdir())  # given back by who trained it
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
