@@ -156,6 +156,21 @@ def held(
         lease.end()
 
 
+def refuse_others(output_url: str, nonce: str) -> None:
+    """Returns only if a lease is still the latest one; for other processes of its holder's job.
+
+    Unlike `Lease.check` it asks the store, and forgives a holder who was late if nobody else came.
+
+    Raises:
+        RuntimeError: another job holds the output now, or has held it meanwhile.
+        OSError: the output can't be read.
+    """
+    found = list(_holders(output_url).values())
+    if not found or found[-1].nonce != nonce:
+        by = f" by {found[-1]}" if found else ""
+        raise RuntimeError(f"{output_url} was taken over{by}: this job writes nothing more there")
+
+
 def _taken(
     output_url: str, show: Callable[[str], None], stale_seconds: float, patient: bool
 ) -> Lease:
@@ -192,7 +207,7 @@ def _refusal(output_url: str, holder: Holder) -> str:
     stale = datetime.fromtimestamp(holder.renewed + holder.stale_seconds, UTC)
     return (
         f"{output_url} is being worked on by {holder}; wait until that job has ended, or choose "
-        f"another output (if it has died, its lease ends at {stale:%H:%M:%S} UTC)"
+        f"another folder (if it has died, its lease ends at {stale:%H:%M:%S} UTC)"
     )
 
 

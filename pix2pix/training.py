@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pix2pix import checkpoints, cluster, memory, pairs, photographs, report, settings, storage
-from pix2pix.lease import held
+from pix2pix.lease import held, refuse_others
 from pix2pix.pairs import Pair
 from pix2pix.patches import Sources
 from pix2pix.settings import Settings
@@ -28,6 +28,7 @@ class Job:
     gpu: bool
     lines: Any  # a ray.util.queue.Queue
     start: tuple[str, str] | None = None  # a checkpoint to begin with, and its weights' SHA-256
+    lease: str | None = None  # nonce of the one that allows to write into the run
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,17 @@ def trained(
     _refuse_misfits(wanted, workers, clean_urls)
     run_url = storage.absolute(run_url)
     start = _start(start_url, wanted) if start_url else None
+    cpus = cluster.cpus_per_worker(workers, gpu)
+    training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
+    data = _fingerprint(training + validation, clean, wanted)
     # patient: the same job, started again on another machine, finds the dead one's lease
     with held(run_url, show, patient=True) as lease:
-        cpus = cluster.cpus_per_worker(workers, gpu)
-        training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
-        data = _fingerprint(training + validation, clean, wanted)
+        nonce, sources = lease.holder.nonce, Sources(training, clean)
         _begin(run_url, wanted, data)
         with cluster.listening(show) as lines:
-            sources = Sources(training, clean)
-            job = Job(run_url, wanted, sources, validation, data, gpu, lines, start)
+            job = Job(run_url, wanted, sources, validation, data, gpu, lines, start, nonce)
             ended = _fit(job, workers, cpus, gpu, max_failures)
-        lease.check()
+        refuse_others(run_url, nonce)
         return _closed(run_url, wanted, ended)
 
 

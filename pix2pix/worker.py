@@ -19,6 +19,7 @@ from pix2pix import (
     checkpoints,
     cluster,
     denoiser,
+    lease,
     metrics,
     pairs,
     patches,
@@ -103,8 +104,9 @@ class Worker:
         A run without one begins with the weights that it was told to start from, if any.
 
         Raises:
-            RuntimeError: not all workers see the same checkpoint.
+            RuntimeError: not all workers see the same checkpoint; another job trains the run.
         """
+        self._refuse_others()
         with tempfile.TemporaryDirectory() as folder:
             if checkpoints.state(self.job.run_url, folder) is not None:
                 self.gan.restore(Path(folder))
@@ -241,7 +243,12 @@ class Worker:
         """The mean of a number over all workers, the same on each."""
         return float(self._total([value])[0]) / self.workers
 
+    def _refuse_others(self) -> None:
+        if self.rank == 0 and self.job.lease:
+            lease.refuse_others(self.job.run_url, self.job.lease)
+
     def _write(self, best: bool) -> None:
+        self._refuse_others()
         run_url, progress, latest = self.job.run_url, self.progress, self.progress.history[-1]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -34,7 +34,7 @@ from pix2pix import (
 from pix2pix.progress import Progress
 from pix2pix.stages import Way
 from pix2pix.summary import Summary
-from tests import archives
+from tests import archives, leases
 from tests.conftest import ADDED, brightening
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -297,7 +297,9 @@ def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
 
 def test_a_second_job_on_the_same_output_is_refused(ran: Ran, checkpoint: str) -> None:
     with (
-        lease.held(str(ran.output), lambda line: None, stale_seconds=3),  # renewed twice a second
+        lease.held(
+            str(ran.output), lambda line: None, stale_seconds=12
+        ),  # renewed every two seconds
         pytest.raises(RuntimeError, match=f"process {os.getpid()} "),
     ):
         archives.denoised(ran.archive, ran.output, checkpoint)
@@ -317,6 +319,13 @@ def test_an_output_takes_one_archive_only(ran: Ran, tmp_path: Path, checkpoint: 
     with pytest.raises(ValueError, match="must be the one that this output is of"):
         archives.denoised(tmp_path / "other", output, checkpoint)
     assert before == {path: path.read_bytes() for path in (output / "images").rglob("*.png")}
+
+
+def test_who_died_elsewhere_is_waited_for(ran: Ran, tmp_path: Path, checkpoint: str) -> None:
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(tmp_path / "a 1.png")
+    leases.abandoned(str(ran.output), seconds_ago=0, stale_seconds=4)
+    with pytest.raises(ValueError, match="must be the one"):  # asked once the lease is ours
+        archives.denoised(tmp_path, ran.output, checkpoint)
 
 
 def test_an_archive_without_images_is_refused(tmp_path: Path, checkpoint: str) -> None:

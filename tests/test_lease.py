@@ -14,6 +14,7 @@ import pytest
 
 from pix2pix import faults, lease, storage
 from tests.conftest import FaultyProxy, S3Server
+from tests.leases import abandoned
 
 HOLDER = """if True:
     import sys, time
@@ -92,12 +93,6 @@ def test_of_sixteen_one_wins(output: str, stale: bool) -> None:
         assert sum(future.result() for future in futures) == 1
     line = "took over the lease of process 1 on elsewhere"
     assert [line] * stale == [each[: len(line)] for each in told]
-
-
-def abandoned(output: str, seconds_ago: float = 3600, stale_seconds: float = 120) -> None:
-    then = time.time() - seconds_ago
-    left = lease.Holder("elsewhere", 1, "boot pid:[1] 1 5", then, then, stale_seconds)
-    storage.write(f"{output}/lease/000001.json", json.dumps(vars(left)).encode())
 
 
 def test_a_killed_holder_of_this_machine_is_taken_over_at_once(output: str) -> None:
@@ -186,6 +181,20 @@ def test_who_lost_the_lease_learns_it_and_leaves_the_new_one_alone(output: str) 
         held.check()
     held.end()
     assert "000002.json" in files(output)
+
+
+def test_other_processes_of_a_job_see_who_came_after_it(output: str) -> None:
+    with lease.held(output, stale_seconds=30) as held:
+        lease.refuse_others(output, held.holder.nonce)
+        with pytest.raises(RuntimeError, match=rf"taken over by process {os.getpid()} on"):
+            lease.refuse_others(output, "of the one before")
+        abandoned(output, number=2)
+        with pytest.raises(RuntimeError, match="taken over by process 1 on elsewhere"):
+            lease.refuse_others(output, held.holder.nonce)
+        for number in (1, 2):
+            storage.remove(f"{output}/lease/00000{number}.json")
+        with pytest.raises(RuntimeError, match="was taken over: this job writes nothing more"):
+            lease.refuse_others(output, held.holder.nonce)
 
 
 def test_who_cannot_renew_gives_up_before_others_may_take_over(

@@ -15,7 +15,7 @@ from PIL import Image
 from pix2pix import checkpoints, denoiser, images, lease, pairs, storage, training, worker
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
-from tests import runs
+from tests import leases, runs
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -126,12 +126,35 @@ def test_a_second_job_on_the_same_run_is_refused(one_epoch: Path, tmp_path: Path
     storage.copy(str(one_epoch), str(run))
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     with (
-        lease.held(str(run), stale_seconds=3),  # renewed twice a second
+        lease.held(str(run), stale_seconds=12),  # renewed every two seconds
         pytest.raises(RuntimeError, match="is being worked on by process"),
     ):
         runs.trained(run, runs.changed(epochs=2))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")} == before
     assert not list((one_epoch / "lease").iterdir())  # given back by who trained it
+
+
+def test_who_died_elsewhere_is_waited_for(one_epoch: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    storage.copy(str(one_epoch), str(run))
+    leases.abandoned(str(run), seconds_ago=0, stale_seconds=4)
+    with pytest.raises(ValueError, match="width: 4 -> 8"):  # asked once the lease is ours
+        runs.trained(run, runs.changed(width=8))
+
+
+@pytest.mark.slow
+def test_who_was_taken_over_writes_no_checkpoint(tmp_path: Path) -> None:
+    """As if this job had not been able to renew its lease, and another one had come."""
+    run, pairs_url = tmp_path / "run", str(SAMPLES / "pairs")
+
+    def come(line: str) -> None:
+        if "step 3 " in line:
+            leases.abandoned(str(run), seconds_ago=0, number=2)
+
+    with pytest.raises(RuntimeError, match="was taken over by process 1 on elsewhere"):
+        training.trained(pairs_url, str(run), runs.changed(epochs=9), max_failures=0, show=come)
+    history = pq.read_table(run / "history.parquet")["step"].to_pylist()
+    assert history in ([3], [3, 6])  # the line came while the second epoch was under way
 
 
 def test_a_batch_that_workers_cannot_share_is_refused(tmp_path: Path) -> None:
