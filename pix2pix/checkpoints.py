@@ -4,7 +4,7 @@ RUN/checkpoints/step-00001234-89abcdef/
     settings.json  generator.weights.h5  card.json      what denoises; can be copied anywhere
     state/                                              what training needs to go on
 RUN/latest, RUN/best    each names a checkpoint of the run; replaced in one stroke once it is whole
-RUN/settings.json  history.parquet  curves.png  tensorboard/
+RUN/settings.json  history.parquet  curves.png  tensorboard/  lease/
 pix2pix/weights/best/ , .../fast/    what ships: the same three files, weights in half precision
 """
 
