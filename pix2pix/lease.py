@@ -168,7 +168,10 @@ def refuse_others(output_url: str, nonce: str) -> None:
     found = list(_holders(output_url).values())
     if not found or found[-1].nonce != nonce:
         by = f" by {found[-1]}" if found else ""
-        raise RuntimeError(f"{output_url} was taken over{by}: this job writes nothing more there")
+        raise RuntimeError(
+            f"{output_url} was taken over{by}: this job writes nothing more there; run it again "
+            "when the other has ended"
+        )
 
 
 def _taken(
