@@ -75,7 +75,8 @@ def residual(settings: Settings) -> keras.Model:
     and it has no batch statistics, so a pixel depends on its surroundings alone.
 
     Args:
-        settings: `width`, `top_width`, `levels`, `blocks`, `bottom_blocks` and `stride`.
+        settings: `width`, `top_width`, `levels`, `blocks`, `first_blocks`, `bottom_blocks` and
+            `stride`.
 
     Returns:
         A fully convolutional model noisy -> denoised, for multiples of `settings.pixel_multiple`.
@@ -99,7 +100,7 @@ def residual(settings: Settings) -> keras.Model:
         if level > 0:
             skips.append(x)
             x = keras.layers.Conv2D(width, 2, 2)(x)  # half as high and wide
-        for _ in range(settings.blocks):
+        for _ in range(settings.blocks if level > 0 else settings.first_blocks):
             x = _block(x, width)
     for number in range(settings.bottom_blocks):
         x = _block(x, widths[-1], f"{BOTTOM}{number}")
@@ -192,8 +193,8 @@ def context_pixels(settings: Settings) -> int:
     if settings.generator == "unet":
         return 32
     blocks = [2 * settings.blocks * 2**level for level in range(settings.levels)]
-    further = 2 * settings.bottom_blocks * 2 ** (settings.levels - 1)
-    places = further + sum(blocks) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+    others = 2 * (settings.bottom_blocks * 2 ** (settings.levels - 1) + settings.first_blocks)
+    places = others + sum(blocks[1:]) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
     return 2 + settings.stride * places
 
 

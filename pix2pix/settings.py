@@ -12,7 +12,7 @@ CONTENT_LOSSES = ("l1", "charbonnier", "psnr")
 OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("cosine", "linear")
 GROWING = ("top_width", "bottom_blocks")  # a generator may begin as one that has less of these
-NETWORK = ("generator", "width", "levels", "blocks", "stride", *GROWING)
+NETWORK = ("generator", "width", "levels", "blocks", "first_blocks", "stride", *GROWING)
 FREE_TO_CHANGE = ("epochs", "limit_seconds")  # a run may go on with other values of these
 
 
@@ -42,6 +42,9 @@ class Settings:
     levels: int = _setting(4, "residual: resolutions, each half of the one above")  # ours
     blocks: int = _setting(
         1, "residual: blocks per level on the way down and on the way up"
+    )  # ours
+    first_blocks: int = _setting(
+        1, "residual: blocks at the highest resolution on the way down, where they cost most"
     )  # ours
     bottom_blocks: int = _setting(
         0, "residual: further blocks at the lowest resolution, where they cost least"
@@ -131,7 +134,7 @@ class Settings:
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.stride in (1, 2), "stride", "1 or 2")
-        for name in ("warm_up_steps", "bottom_blocks", "top_width"):
+        for name in ("warm_up_steps", "first_blocks", "bottom_blocks", "top_width"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip

@@ -31,13 +31,16 @@ def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
 
 
 @pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
-@pytest.mark.parametrize(("bottom_blocks", "stride"), [(0, 1), (2, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("first_blocks", "bottom_blocks", "stride"), [(1, 0, 1), (0, 2, 1), (2, 0, 2)]
+)
 def test_the_residual_generator_begins_as_the_identity(
-    width: int, levels: int, blocks: int, bottom_blocks: int, stride: int
+    width: int, levels: int, blocks: int, first_blocks: int, bottom_blocks: int, stride: int
 ) -> None:
     made_with = Settings(
-        width=width, levels=levels, blocks=blocks, bottom_blocks=bottom_blocks, stride=stride
-    )
+        width=width, levels=levels, blocks=blocks,
+        first_blocks=first_blocks, bottom_blocks=bottom_blocks, stride=stride,
+    )  # fmt: skip
     noisy = tf.random.stateless_uniform((2, 64, 48, 3), (1, 2), -1, 1)
     denoised = networks.generator(made_with)(noisy, training=True)
     np.testing.assert_array_equal(noisy, denoised)
@@ -49,6 +52,12 @@ def test_the_highest_resolution_may_have_a_width_of_its_own() -> None:
     made = [layer.filters for layer in convolutions]
     assert made == [32] * 3 + [48] * 3 + [96] * 3 + [192] * 3 + [96] * 3 + [48] * 3 + [32] * 3 + [3]
     assert networks.context_pixels(Settings(top_width=32)) == networks.context_pixels(Settings())
+
+
+def test_the_highest_resolution_may_have_fewer_blocks_on_the_way_down() -> None:
+    layers = networks.residual(Settings(width=16, first_blocks=0)).layers
+    made = [layer.filters for layer in layers if hasattr(layer, "kernel")]
+    assert made == [16] + [32] * 3 + [64] * 3 + [128] * 3 + [64] * 3 + [32] * 3 + [16] * 3 + [3]
 
 
 def test_doubling_is_the_transposed_convolution() -> None:
@@ -105,11 +114,17 @@ def test_a_u_net_begins_as_another_with_its_batch_statistics() -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("levels", "bottom_blocks", "stride"), [(3, 0, 1), (3, 2, 1), (2, 1, 2)])
+@pytest.mark.parametrize(
+    ("levels", "first_blocks", "bottom_blocks", "stride"),
+    [(3, 1, 0, 1), (3, 0, 2, 1), (2, 3, 1, 2), (1, 0, 0, 1)],
+)
 def test_the_residual_generator_sees_no_further_than_it_says(
-    levels: int, bottom_blocks: int, stride: int
+    levels: int, first_blocks: int, bottom_blocks: int, stride: int
 ) -> None:
-    made_with = Settings(width=4, levels=levels, bottom_blocks=bottom_blocks, stride=stride)
+    made_with = Settings(
+        width=4, levels=levels, first_blocks=first_blocks, bottom_blocks=bottom_blocks,
+        stride=stride,
+    )  # fmt: skip
     reach = networks.context_pixels(made_with)
     model = _with_random_values(networks.residual(made_with))
     side = 16 * (reach // 8 + 1)
