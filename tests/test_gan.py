@@ -78,10 +78,10 @@ def test_a_critic_learns_to_tell_clean_from_noisy_with_a_slope_of_one() -> None:
     gan = _gan(adversarial="wgan-gp", l1_weight=0.0, learning_rate=1e-9,
                discriminator_learning_rate=2e-3, discriminator_width=8)  # fmt: skip
     noisy, clean = _patches()
-    for _ in range(60):
-        loss = gan.step(noisy, clean).numpy()[3]
+    found = [gan.step(noisy, clean).numpy()[3] for _ in range(100)]
+    loss = np.mean(found[-20:])  # single steps overshoot
     distance = np.sqrt(np.square((noisy.astype(float) - clean) / 127.5).sum((1, 2, 3))).mean()
-    assert -distance < loss < -0.5  # 10 at first; no critic of slope 1 gets below the distance
+    assert -distance < loss < -1  # 3 at first; no critic of slope 1 gets below the distance
 
 
 @pytest.mark.parametrize(  # objectives without statistics of a batch
