@@ -262,7 +262,7 @@ def _also_fetched(url: str, beside: str, number: int) -> tuple[Path, dict[str, A
     folder.mkdir()
     card = fetched(url, str(folder))
     both = [settings.from_json(Path(place, SETTINGS).read_text()) for place in (beside, folder)]
-    for name in ("generator", "widths", "blocks", "first_blocks", "bottom_blocks", "stride"):
+    for name in ("generator", "widths", "blocks", "blocks_down", "bottom_blocks", "stride"):
         first, other = (getattr(each, name) for each in both)
         if first != other:
             raise ValueError(

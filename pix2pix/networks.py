@@ -96,11 +96,11 @@ def residual(settings: Settings) -> keras.Model:
     widths = settings.widths
     x = keras.layers.Conv2D(widths[0], 2 + settings.stride, settings.stride, padding="same")(noisy)
     skips = []
-    for level, width in enumerate(widths):
+    for level, (width, blocks) in enumerate(zip(widths, settings.blocks_down, strict=True)):
         if level > 0:
             skips.append(x)
             x = keras.layers.Conv2D(width, 2, 2)(x)  # half as high and wide
-        for _ in range(settings.blocks if level > 0 else settings.first_blocks):
+        for _ in range(blocks):
             x = _block(x, width)
     for number in range(settings.bottom_blocks):
         x = _block(x, widths[-1], f"{BOTTOM}{number}")
@@ -192,9 +192,10 @@ def context_pixels(settings: Settings) -> int:
     """
     if settings.generator == "unet":
         return 32
-    blocks = [2 * settings.blocks * 2**level for level in range(settings.levels)]
-    others = 2 * (settings.bottom_blocks * 2 ** (settings.levels - 1) + settings.first_blocks)
-    places = others + sum(blocks[1:]) + sum(blocks[:-1]) + 2 ** (settings.levels - 1) - 1
+    down = [2 * count * 2**level for level, count in enumerate(settings.blocks_down)]
+    up = [2 * settings.blocks * 2**level for level in range(settings.levels - 1)]
+    further = 2 * settings.bottom_blocks * 2 ** (settings.levels - 1)
+    places = further + sum(down) + sum(up) + 2 ** (settings.levels - 1) - 1
     return 2 + settings.stride * places
 
 

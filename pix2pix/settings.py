@@ -44,7 +44,7 @@ class Settings:
         1, "residual: blocks per level on the way down and on the way up"
     )  # ours
     first_blocks: int = _setting(
-        1, "residual: blocks at the highest resolution on the way down, where they cost most"
+        -1, "residual: blocks at the highest resolution on the way down; -1: as many as blocks"
     )  # ours
     bottom_blocks: int = _setting(
         0, "residual: further blocks at the lowest resolution, where they cost least"
@@ -134,7 +134,8 @@ class Settings:
         for name, known in names.items():
             self._rule(getattr(self, name) in known, name, f"one of {', '.join(known)}")
         self._rule(self.stride in (1, 2), "stride", "1 or 2")
-        for name in ("warm_up_steps", "first_blocks", "bottom_blocks", "top_width"):
+        self._rule(self.first_blocks >= -1, "first_blocks", "-1 (as blocks), 0 or more")
+        for name in ("warm_up_steps", "bottom_blocks", "top_width"):
             self._rule(getattr(self, name) >= 0, name, "0 or a positive number")
         for name in ("adversarial_weight", "penalty_weight", "l1_weight", "limit_seconds",
                      "clip_norm"):  # fmt: skip
@@ -186,6 +187,12 @@ class Settings:
         """The residual generator's channels at each resolution, the highest first."""
         below = (self.width * 2**level for level in range(1, self.levels))
         return (self.top_width or self.width, *below)
+
+    @property
+    def blocks_down(self) -> tuple[int, ...]:
+        """The residual generator's blocks at each resolution on the way down, the highest first."""
+        first = self.blocks if self.first_blocks == -1 else self.first_blocks
+        return (first, *[self.blocks] * (self.levels - 1))
 
     @property
     def pixel_multiple(self) -> int:

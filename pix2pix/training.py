@@ -163,11 +163,14 @@ def _start(url: str, wanted: Settings) -> tuple[str, str]:
     url, sha256 = checkpoints.identified(url)
     there = storage.join(checkpoints.resolved(url), checkpoints.SETTINGS)
     made_with = settings.from_json(storage.read(there).decode())
+    values, asked_for = (
+        asdict(each) | {"top_width": each.widths[0], "first_blocks": each.blocks_down[0]}
+        for each in (made_with, wanted)
+    )
     fixed = [name for name in settings.NETWORK if name not in settings.GROWING]
-    others = [name for name in fixed if getattr(made_with, name) != getattr(wanted, name)]
+    others = [name for name in fixed if values[name] != asked_for[name]]
     if made_with.bottom_blocks > wanted.bottom_blocks:  # fewer are no other: it grows by them
         others.append("bottom_blocks")
-    values = asdict(made_with) | {"top_width": made_with.widths[0]}
     if made_with.widths[0] > (wanted.top_width or made_with.width):  # nor is a narrower one
         others.append("top_width")
     if others:

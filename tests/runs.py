@@ -5,8 +5,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 
 from pix2pix import checkpoints, storage, training
+from pix2pix.gan import LOSSES
 from pix2pix.settings import Settings
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -45,6 +47,12 @@ def weights(run: Path) -> dict[str, np.ndarray]:
     with np.load(folder / "state/optimizers.npz") as file:
         arrays |= {f"optimizers/{name}": file[name] for name in file.files}
     return arrays
+
+
+def losses(run: Path) -> np.ndarray:
+    """The losses of each epoch, as the run's history has them: (epochs, 4)."""
+    history = pq.read_table(run / "history.parquet")
+    return np.array([history[name].to_pylist() for name in LOSSES]).T
 
 
 def furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:

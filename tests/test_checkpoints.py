@@ -180,11 +180,17 @@ def test_weights_are_averaged_and_all_are_named(tmp_path: Path) -> None:
     assert [each["weights_sha256"] for each in told["averaged_with"]] == sums[1:]
 
 
-def test_other_networks_are_not_averaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"top_width": 8}, r"widths \(8, .*, not \("), ({"first_blocks": 0}, r"blocks_down \(0,")],
+)
+def test_other_networks_are_not_averaged(
+    change: dict[str, int], words: str, tmp_path: Path
+) -> None:
     first, second = _folder(tmp_path / "a", 10), _folder(tmp_path / "b", 40)
-    told = json.loads((second / "settings.json").read_text()) | {"top_width": 8}
+    told = json.loads((second / "settings.json").read_text()) | change
     (second / "settings.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"widths \(8, .*, not \(.*; only weights of the same"):
+    with pytest.raises(ValueError, match=f"{words}.*; only weights of the same"):
         checkpoints.exported(str(first), str(tmp_path / "c"), lambda _: {}, [str(second)])
     assert not (tmp_path / "c").exists()
 

@@ -32,7 +32,7 @@ def test_the_unet_drops_out_in_its_first_three_steps_up_alone() -> None:
 
 @pytest.mark.parametrize(("width", "levels", "blocks"), [(8, 1, 1), (4, 3, 2), (24, 4, 1)])
 @pytest.mark.parametrize(
-    ("first_blocks", "bottom_blocks", "stride"), [(1, 0, 1), (0, 2, 1), (2, 0, 2)]
+    ("first_blocks", "bottom_blocks", "stride"), [(-1, 0, 1), (0, 2, 1), (2, 0, 2)]
 )
 def test_the_residual_generator_begins_as_the_identity(
     width: int, levels: int, blocks: int, first_blocks: int, bottom_blocks: int, stride: int
@@ -116,7 +116,7 @@ def test_a_u_net_begins_as_another_with_its_batch_statistics() -> None:
 
 @pytest.mark.parametrize(
     ("levels", "first_blocks", "bottom_blocks", "stride"),
-    [(3, 1, 0, 1), (3, 0, 2, 1), (2, 3, 1, 2), (1, 0, 0, 1)],
+    [(3, -1, 0, 1), (3, 0, 2, 1), (2, 3, 1, 2), (1, 0, 0, 1)],
 )
 def test_the_residual_generator_sees_no_further_than_it_says(
     levels: int, first_blocks: int, bottom_blocks: int, stride: int

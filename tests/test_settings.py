@@ -26,6 +26,7 @@ def test_settings_of_another_version_are_refused_by_name() -> None:
 
 def test_settings_of_an_earlier_version_that_knew_fewer_are_read() -> None:
     assert settings.from_json('{"width": 16}') == Settings(width=16)
+    assert settings.from_json('{"blocks": 2, "levels": 3}').blocks_down == (2, 2, 2)
 
 
 def test_the_paper_s_own_training_is_within_reach() -> None:
@@ -50,6 +51,7 @@ def test_settings_cannot_be_changed() -> None:
         ("generator", "gan", "generator='gan' must be one of residual, unet"),
         ("precision", "half", "one of auto, float32, bfloat16"),
         ("width", 0, "width=0 must be at least 1"),
+        ("first_blocks", -2, "first_blocks=-2 must be -1 .as blocks., 0 or more"),
         ("learning_rate", 0.0, "between 0 and 1"),
         ("l1_weight", -1.0, "0 or a positive number"),
         ("l1_weight", float("nan"), "0 or a positive number"),

@@ -25,23 +25,30 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_two_workers_mix_clean_and_denoised_as_one_would(optimizer: str, tmp_path: Path) -> None:
     wanted = runs.changed(adversarial="wgan-gp", critic_steps=2, optimizer=optimizer)
-    ends = []
+    ends, losses = [], []
     for workers in (1, 2):
-        runs.trained(tmp_path / str(workers), wanted, workers)
-        ends.append(runs.weights(tmp_path / str(workers)))
+        run = tmp_path / str(workers)
+        runs.trained(run, wanted, workers)
+        ends.append(runs.weights(run))
+        losses.append(runs.losses(run))
     assert runs.furthest(*ends) < 1e-4
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 @pytest.mark.slow
 def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing_patches(
     tmp_path: Path,
 ) -> None:
-    growing, ends = {"batch": 44, "epochs": 2, "last_crop_pixels": 64, "crop_stages": 2}, []
+    growing = {"batch": 44, "epochs": 2, "last_crop_pixels": 64, "crop_stages": 2}
+    ends, losses = [], []
     for workers in (1, 2):
         wanted = runs.changed(adversarial="wgan-gp", accumulation=workers, **growing)
-        runs.trained(tmp_path / str(workers), wanted, workers)
-        ends.append(runs.weights(tmp_path / str(workers)))
+        run = tmp_path / str(workers)
+        runs.trained(run, wanted, workers)
+        ends.append(runs.weights(run))
+        losses.append(runs.losses(run))
     assert runs.furthest(*ends) < 1e-4
+    np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
@@ -266,11 +273,11 @@ def test_a_run_grows_from_the_checkpoint_it_is_told_to_start_from(
 
 
 def test_another_generator_is_no_start(one_epoch: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give --width 4, --levels 2, --stride 1"):
+    with pytest.raises(ValueError, match="--width 4, --levels 2, --first-blocks 1, --stride 1"):
         training.trained(
             str(SAMPLES / "pairs"),
             str(tmp_path),
-            runs.changed(width=8, levels=3, stride=2),
+            runs.changed(width=8, levels=3, stride=2, first_blocks=0),
             start_url=str(one_epoch),
         )
 
