@@ -109,7 +109,7 @@ class Gan:
         self._set_rates(rate_share)
         values = self.strategy.run(self._step_of_one, args=(noisy, clean, judged))
         self._average()
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+        return self.strategy.experimental_local_results(values)[0]
 
     def _step_of_one(
         self, noisy_levels: tf.Tensor, clean_levels: tf.Tensor, judged: bool
@@ -119,12 +119,11 @@ class Gan:
             denoised = self.generator(noisy, training=True)
             with tape.stop_recording():
                 for _ in range(self.settings.critic_steps if judged else 0):
-                    discrimination, gradients = self._discriminated(noisy, clean, denoised, 0)
-                    self._learn(DISCRIMINATES, gradients, judged)
+                    values, gradients = self._discriminated(noisy, clean, denoised, 0)
+                    discrimination = self._learn(DISCRIMINATES, gradients, values, judged)
             total, values = self._generator_losses(noisy, clean, denoised, judged)
         gradients = tape.gradient(total, self.generator.trainable_variables)
-        self._learn(GENERATES, gradients, judged)
-        return tf.concat([values, discrimination], 0) / self.strategy.num_replicas_in_sync
+        return tf.concat([self._learn(GENERATES, gradients, values, judged), discrimination], 0)
 
     def _part_of_all(
         self, noisy: tf.Tensor, clean: tf.Tensor, part: tf.Tensor, place: int, judged: bool
@@ -157,13 +156,12 @@ class Gan:
         values = self.strategy.run(self._end_of_one, args=(means, place, judged))
         if place == GENERATES:
             self._average()
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+        return self.strategy.experimental_local_results(values)[0]
 
     def _end_of_one(self, means: list[tf.Tensor], place: int, judged: bool) -> tf.Tensor:
         """Lets one network learn from the means of a worker's parts."""
         values, *gradients = means
-        self._learn(place, gradients, judged)
-        return values / self.strategy.num_replicas_in_sync
+        return self._learn(place, gradients, values, judged)
 
     def _generator_losses(
         self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor, judged: bool
@@ -205,17 +203,25 @@ class Gan:
         first = (worker * parts + part) * patches
         return every[first : first + patches]
 
-    def _learn(self, place: int, gradients: list[tf.Tensor], judged: bool) -> None:
+    def _learn(
+        self, place: int, gradients: list[tf.Tensor], values: tf.Tensor, judged: bool
+    ) -> tf.Tensor:
         """Changes a network by the mean of the workers' gradients, clipped.
 
         Args:
             place: `GENERATES` or `DISCRIMINATES`.
             gradients: Of this worker's mean loss, one for each trainable variable.
+            values: This worker's losses; they travel with the gradients, as each journey costs.
             judged: Whether the generator's loss has an adversarial part.
+
+        Returns:
+            The means of the losses over the workers.
         """
         context, settings = tf.distribute.get_replica_context(), self.settings
         share = 1 / self.strategy.num_replicas_in_sync
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [share * g for g in gradients])
+        *summed, means = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [share * each for each in (*gradients, values)]
+        )
         if place == GENERATES:
             weights = settings.l1_weight + (settings.adversarial_weight if judged else 0)
         else:
@@ -224,6 +230,7 @@ class Gan:
             summed, _ = tf.clip_by_global_norm(summed, settings.clip_norm * weights)
         network = self.generator if place == GENERATES else self.discriminator
         self.optimizers[place].apply(summed, network.trainable_variables)
+        return means
 
     def _set_rates(self, rate_share: tf.Tensor) -> None:
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
