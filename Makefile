@@ -88,7 +88,7 @@ train-shipped: .venv/installed
 	$(BIN)/pix2pix export build/shipped/sixth/latest build/shipped/best \
 	    --average build/shipped/seventh/latest --pairs $(PIX2PIX_DATA)/sidd_small_256
 	$(BIN)/pix2pix train $(SHIPPED)/small $(COMMON) --limit-seconds 1800 --content-loss psnr --clip-norm 10 \
-	    --optimizer muon --learning-rate 2e-3 --width 16 --camera-share 0.25 --white-share 0.1 \
+	    --optimizer muon --learning-rate 2e-3 --width 16 --first-blocks 0 --camera-share 0.25 --white-share 0.1 \
 	    --last-crop-pixels 144 --crop-stages 2
 	$(BIN)/pix2pix export build/shipped/small/latest build/shipped/fast --pairs $(PIX2PIX_DATA)/sidd_small_256
 
