@@ -200,8 +200,12 @@ def _speed(rows: list[Row], fast: dict[str, float]) -> bytes:
                     markersize=15 if is_ours(method) else 8, label=label(method),
                 )  # fmt: skip
                 if is_ours(method):
-                    place = (fast[method[0]], value)
-                    axis.annotate(method[0], place, xytext=(9, -3), textcoords="offset points")
+                    place, below = (fast[method[0]], value), number and is_ours(drawn[number - 1])
+                    axis.annotate(
+                        method[0].removeprefix("pix2pix "), place, ha="center",
+                        xytext=(0, -19 if below else 9), textcoords="offset points",
+                    )  # fmt: skip
+        axis.margins(0.12)
         axis.set_xscale("log")
         axis.set_xlabel("megapixels per second")
         axis.set_title(dict(quality_sets.NAMES)[name] if name else "mean of all sets")

@@ -7,7 +7,9 @@ Steps per second, in one run:
   nothing else; batches in memory, all cores;
 - one worker of Ray Train, which also averages, clips and follows the schedule: same batches in
   memory, all cores;
-- one worker held on one core, and two on a core each that share the batch;
+- one worker held on one core, and two on a core each: as the product has it, they share the batch
+  (which gives each half of the work, and as much to tell the other), and with a batch for each,
+  where a step counts twice;
 - ingest alone: patches cut by Ray Data from the sample pairs, nobody trains; all cores. With
   `--data` (or the environment variable PIX2PIX_DATA) also from `sidd_small_256/` and from clean
   photographs in `clean/`, decoded for the first time, to which noise is added.
@@ -45,6 +47,7 @@ INGEST_VISITS = 1000  # more than are cut in that time
 GOALS = (  # what is divided by what, and what it shall be at least
     ("Ray Train, one worker", "bare loop", 0.95),
     ("two workers, a core each", "one worker, one core", 1.75),
+    ("two workers, a batch each", "one worker, one core", 1.75),
     ("ingest alone", "Ray Train, one worker", 3.0),
     ("ingest alone, photographs", "Ray Train, one worker", 3.0),
 )
@@ -181,6 +184,13 @@ def ingest(run: Settings, pairs_url: str, clean_url: str | None) -> Speed:
     return Speed(steps / seconds)
 
 
+def on_ray_with_a_batch_each(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
+    """As `on_ray`, with a batch for each worker, in steps of one batch."""
+    count = len(cores)
+    clock, processors = on_ray(replace(run, batch=count * run.batch), visits, cores)
+    return Speed(count * clock, count * processors)
+
+
 def alone(call: Callable[..., Speed], *arguments: Any) -> Speed:  # noqa: ANN401 - that call's
     """What a call returns, in a process of its own."""
     # Ray's processes are nicer than others by 15: whatever else runs here meanwhile would then cost
@@ -193,9 +203,9 @@ def alone(call: Callable[..., Speed], *arguments: Any) -> Speed:  # noqa: ANN401
 def main(
     adversarial: Annotated[str, typer.Option(help="bce: with the discriminator.")] = "none",
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "auto",
-    crop_pixels: Annotated[int, typer.Option(help="Height and width of a patch.")] = 96,
+    crop_pixels: Annotated[int, typer.Option(help="Of a patch.")] = Settings.crop_pixels,
     steps: Annotated[int, typer.Option(min=8, help="Timed in each process.")] = 40,
-    rounds: Annotated[int, typer.Option(min=1, help="Forth and back.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Forth and back.")] = 2,
     data: Annotated[Path | None, typer.Option(envvar="PIX2PIX_DATA")] = None,
 ) -> None:
     """Times each, prints steps per second and the ratios."""
@@ -206,6 +216,12 @@ def main(
         "Ray Train, one worker": (on_ray, run, visits, [set(CORES)]),
         "one worker, one core": (on_ray, run, visits, [{CORES[0]}]),
         "two workers, a core each": (on_ray, run, visits, [{CORES[0]}, {CORES[-1]}]),
+        "two workers, a batch each": (
+            on_ray_with_a_batch_each,
+            run,
+            visits,
+            [{CORES[0]}, {CORES[-1]}],
+        ),
         "ingest alone": (ingest, run, str(ROOT / "samples/pairs"), None),
     }
     if data:
