@@ -157,7 +157,9 @@ def main(
     if speed:
         fast = speeds(next(quality_sets.shots(data, "kodak-25")), chosen, ours, precision)
     out.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), out / "scores.parquet")
+    names = dict.fromkeys(name for row in rows for name in row)  # PyArrow looks at the first alone
+    same = [{name: row.get(name) for name in names} for row in rows]
+    pq.write_table(pa.Table.from_pylist(same), out / "scores.parquet")
     text = quality_report.page(rows, fast, threads, {peer.name: peer.how for peer in chosen})
     (out / "quality.md").write_text(text)
     typer.echo(text)
