@@ -78,6 +78,8 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
         logging_level=level,
         runtime_env={"env_vars": variables},
     )
+    if not address and level != logging.INFO:
+        _end_the_idle()
     try:
         with _losses_told():
             yield
@@ -86,6 +88,18 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
         raise
     finally:
         ray.shutdown()
+
+
+def _end_the_idle() -> None:
+    """Ends those of the embedded cluster's processes that have nothing to do here.
+
+    One reads the workers' lines, which nobody is shown, ten times a second; one looks whether nodes
+    are to be added. Together they take a twentieth of a core of a small virtual machine.
+    """
+    from ray._private import worker  # nothing public leaves them out
+
+    worker._global_node.kill_log_monitor(check_alive=False)
+    worker._global_node.kill_monitor(check_alive=False)
 
 
 @contextlib.contextmanager

@@ -230,3 +230,31 @@ def test_the_pool_grows_with_the_cluster_and_no_pixel_depends_on_it(
         after = np.asarray(Image.open(io.BytesIO(data)))
         expected = np.roll(np.minimum(pixels.astype(int) + ADDED, 255), number, axis=1)
         np.testing.assert_array_equal(after, expected)
+
+
+def test_an_embedded_cluster_runs_without_the_processes_that_nobody_needs() -> None:
+    script = """
+from pathlib import Path
+from pix2pix import cluster
+
+def words(process):
+    try:
+        return (process / "cmdline").read_bytes().replace(bytes(1), b" ").decode(errors="replace")
+    except OSError:  # it has ended since
+        return ""
+
+with cluster.joined(verbose=VERBOSE):
+    import ray
+    sums = ray.get([ray.remote(lambda n: n + 1).remote(number) for number in range(3)])
+    session = ray._private.worker._global_node.get_session_dir_path()
+    own = [line for line in map(words, Path("/proc").glob("[0-9]*")) if session in line]
+    print(sums, [any(name in line for line in own) for name in NAMES])
+"""
+    names = ("raylet/raylet ", "log_monitor.py ", "/monitor.py ")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    for verbose, alive in ((False, [True, False, False]), (True, [True, True, True])):
+        told = script.replace("VERBOSE", f"{verbose}").replace("NAMES", f"{names}")
+        ended = subprocess.run(
+            [sys.executable, "-c", told], capture_output=True, text=True, env=environment
+        )
+        assert f"[1, 2, 3] {alive}" in ended.stdout, ended.stderr
