@@ -15,6 +15,7 @@ from typing import Literal, NoReturn, TypeVar
 ATTEMPTS = 8  # about half a minute together, if all fail at once
 BACKOFF_SECONDS = 0.5  # the longest wait after the first failure; doubles with every further one
 BACKOFF_LIMIT_SECONDS = 20.0
+CHANCE = random.Random()  # Keras draws the weights' seeds from the common one, in another thread
 
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
 _TRANSIENT_CODES = {  # those that may come with another status, mostly 400
@@ -69,7 +70,7 @@ def retried(verb: str, place: str, call: Callable[[], T]) -> T:
             if attempt == ATTEMPTS or not _is_transient(error):
                 raise_plain(verb, place, error, attempt)
         longest_seconds = min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** (attempt - 1))
-        time.sleep(random.uniform(0, longest_seconds))
+        time.sleep(CHANCE.uniform(0, longest_seconds))
         attempt += 1
 
 

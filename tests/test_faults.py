@@ -1,5 +1,6 @@
 """Claims about pix2pix.faults, on a real S3 server and on one that fails as it is told to."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,21 @@ def test_a_passing_fault_costs_another_request_and_no_more(
     proxy.faults[:] = [fault]
     assert usual == call(folder)
     assert len(proxy.seen) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_waiting_leaves_the_common_chance_alone() -> None:
+    answers = iter([ConnectionResetError(), TimeoutError(), b"data"])
+
+    def call() -> bytes:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    before = random.getstate()
+    assert faults.retried("read", "s3://bucket/a.jpg", call) == b"data"
+    assert random.getstate() == before  # or a generator built meanwhile had other weights
 
 
 @pytest.mark.usefixtures("quick")
