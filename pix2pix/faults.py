@@ -15,7 +15,7 @@ from typing import Literal, NoReturn, TypeVar
 ATTEMPTS = 8  # about half a minute together, if all fail at once
 BACKOFF_SECONDS = 0.5  # the longest wait after the first failure; doubles with every further one
 BACKOFF_LIMIT_SECONDS = 20.0
-CHANCE = random.Random()  # Keras draws the weights' seeds from the common one, in another thread
+CHANCE = random.SystemRandom()  # Keras draws the weights' seeds from the common one meanwhile
 
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504, 509, 520, 521, 522, 523, 524, 529}
 _TRANSIENT_CODES = {  # those that may come with another status, mostly 400
