@@ -37,7 +37,7 @@ import typer
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from pix2pix import cluster, pairs, patches, photographs, training  # noqa: E402 - found by the line above
+from pix2pix import cluster, pairs, patches, photographs, sizing, training  # noqa: E402 - found by the line above
 from pix2pix.patches import Sources  # noqa: E402
 from pix2pix.settings import Settings  # noqa: E402
 
@@ -154,7 +154,7 @@ def on_ray(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
     found = pairs.found(str(ROOT / "samples/pairs"))
     job = training.Job("", run, Sources(found, []), found, "", False, None)
     with cluster.joined(), tempfile.TemporaryDirectory() as folder:
-        cpus = cluster.cpus_per_worker(len(cores), gpu=False)
+        cpus = sizing.cpus_per_worker(len(cores), gpu=False)
         trainer = TensorflowTrainer(
             worked,
             train_loop_config={"job": job, "visits": visits, "cores": cores},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pix2pix import cluster, ledger, manifest, memory, status, storage, summary
+from pix2pix import cluster, ledger, manifest, memory, sizing, status, storage, summary
 from pix2pix.lease import Lease, held
 from pix2pix.progress import Progress, ticking
 from pix2pix.source import CHUNK_IMAGES, Pending
@@ -49,7 +49,7 @@ def denoised(
         redo_older_models: Whether what other weights denoised is denoised again.
         max_failed: How many failures are acceptable, as a number or as a share like "1%".
         actors: Processes that denoise; as many as the cluster's CPUs (or GPUs) feed, if None.
-        max_actors: How many there may be as the cluster grows; see `cluster.pool`.
+        max_actors: How many there may be as the cluster grows; see `sizing.pool`.
         gpu: Whether each of them takes a GPU.
         show: Takes the progress lines.
 
@@ -61,7 +61,7 @@ def denoised(
     """
     acceptable = summary.budget(max_failed)
     manifest.refuse_overlap(archive_url, output_url)
-    processes = cluster.pool(actors, gpu, max_actors)
+    processes = sizing.pool(actors, gpu, max_actors)
     with held(output_url, show, patient=True) as lease:
         status.compact(output_url)
         done = status.done(
@@ -86,7 +86,7 @@ def denoised(
 
 
 def _done_now(
-    archive_url: str, output_url: str, way: Way, done: status.Done, processes: cluster.Pool,
+    archive_url: str, output_url: str, way: Way, done: status.Done, processes: sizing.Pool,
     gpu: bool, lease: Lease, progress: Progress,
 ) -> manifest.Counts:  # fmt: skip
     """Lists the archive and, while that goes on, denoises what is not done."""
@@ -139,7 +139,7 @@ def _done_now(
 
 
 def _finished(
-    output_url: str, way: Way, done: status.Done, processes: cluster.Pool, gpu: bool,
+    output_url: str, way: Way, done: status.Done, processes: sizing.Pool, gpu: bool,
     book: Any,  # noqa: ANN401 - Ray's
 ) -> Generator[list[dict[str, Any]] | None]:  # fmt: skip
     """Rows of the status table as images are finished, and None every second without any."""
@@ -153,7 +153,7 @@ def _finished(
         begun = numbers.stop
         source = ray.data.read_datasource(
             Pending(book, done_reference, numbers),
-            num_cpus=cluster.CPUS_OF_SOURCE, override_num_blocks=1,
+            num_cpus=sizing.CPUS_OF_SOURCE, override_num_blocks=1,
             # Ray Data looks for chunks ten times a second, and its own limit lets two be there: no
             # more than 20 a second would be handed out. Two objects each: a block and its metadata
             ray_remote_args={"_generator_backpressure_num_objects": 2 * CHUNKS_READY},

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pix2pix import cluster, ledger, manifest, memory, status, storage
+from pix2pix import ledger, manifest, memory, sizing, status, storage
 from pix2pix.progress import clock
 from pix2pix.stages import IMAGES, Denoise, Way
 
@@ -57,7 +57,7 @@ def estimated(
     there are at first.
     """
     manifest.refuse_overlap(archive_url, output_url)
-    processes = cluster.pool(actors, gpu, max_actors)
+    processes = sizing.pool(actors, gpu, max_actors)
     done = status.done(
         output_url,
         retry=retry,
@@ -105,7 +105,7 @@ class _Samples:
 
 def _measure(
     result: Estimate, rows: list[dict[str, Any]], output_url: str, way: Way,
-    processes: cluster.Pool, gpu: bool,
+    processes: sizing.Pool, gpu: bool,
 ) -> None:  # fmt: skip
     import ray
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pix2pix import checkpoints, cluster, images, metrics, pairs, report, storage
+from pix2pix import checkpoints, cluster, images, metrics, pairs, report, sizing, storage
 from pix2pix.pairs import Pair
 
 PICTURES = 12  # pairs on the sheet, evenly spread over all
@@ -64,7 +64,7 @@ def scores(
     chosen = pairs.of_scenes(chosen, scenes) if scenes else chosen
     pairs.fingerprint(chosen)
     show(f"{len(chosen)} pairs; checkpoint {checkpoint[0]} ({checkpoint[1][:12]})")
-    processes = cluster.pool(None, gpu)
+    processes = sizing.pool(None, gpu)
     count = min(PICTURES, len(chosen))
     pictured = {round(place) for place in np.linspace(0, len(chosen) - 1, count)}
     items = [{"index": index, "picture": index in pictured} for index in range(len(chosen))]

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pix2pix import checkpoints, cluster, memory, pairs, photographs, report, settings, storage
+from pix2pix import (
+    checkpoints,
+    cluster,
+    memory,
+    pairs,
+    photographs,
+    report,
+    settings,
+    sizing,
+    storage,
+)
 from pix2pix.lease import held, refuse_others
 from pix2pix.pairs import Pair
 from pix2pix.patches import Sources
@@ -78,7 +88,7 @@ def trained(
     _refuse_misfits(wanted, workers, clean_urls)
     run_url = storage.absolute(run_url)
     start = _start(start_url, wanted) if start_url else None
-    cpus = cluster.cpus_per_worker(workers, gpu)
+    cpus = sizing.cpus_per_worker(workers, gpu)
     training, validation, clean = _found(pairs_url, clean_urls, wanted, show)
     data = _fingerprint(training + validation, clean, wanted)
     # patient: the same job, started again on another machine, finds the dead one's lease

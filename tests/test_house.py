@@ -19,6 +19,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
     {
         "settings",
         "cluster",
+        "sizing",
         "faults",
         "noise_level",
         "memory",

@@ -22,8 +22,8 @@ import yaml
 from PIL import Image
 
 from pix2pix import storage
-from pix2pix.cluster import CPUS_OF_SOURCE, reserved_per_worker, sized
 from pix2pix.pairs import CPUS_PER_TASK
+from pix2pix.sizing import CPUS_OF_SOURCE, reserved_per_worker, sized
 from tests.conftest import ADDED
 
 pytestmark = pytest.mark.ray
