@@ -163,7 +163,7 @@ def on_ray(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
             ),
             run_config=ray.train.RunConfig(name="benchmark", storage_path=folder),
         )
-        return trainer.fit().return_value
+        return training.without_idlers(trainer).fit().return_value
 
 
 def ingest(run: Settings, pairs_url: str, clean_url: str | None) -> Speed:

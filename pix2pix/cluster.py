@@ -19,6 +19,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
     "PYTHONWARNINGS": "ignore",
 }
+# of an embedded cluster, whose one node nobody takes back, and whose load nobody is shown: what
+# would look after both costs a small machine a fiftieth of its cores
+UNWATCHED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
 
 
 @contextlib.contextmanager
@@ -60,19 +63,20 @@ def _cluster(variables: dict[str, str], level: int) -> Iterator[None]:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
+    if is_embedded():
         # Ray Train asks the cluster that `ray start` noted last in Ray's temporary folder, also if
         # it is another one or long dead, and then waits 16 s in vain: so we have our own folder
         os.environ.setdefault("RAY_TMPDIR", FOLDER)
         os.makedirs(os.environ["RAY_TMPDIR"], exist_ok=True)
+        os.environ.update({name: os.environ.get(name, value) for name, value in UNWATCHED.items()})
     ray.init(
         address=address or "local",
-        include_dashboard=None if address else False,
+        include_dashboard=False if is_embedded() else None,
         log_to_driver=level == logging.INFO,
         logging_level=level,
         runtime_env={"env_vars": variables},
     )
-    if not address and level != logging.INFO:
+    if is_embedded() and level != logging.INFO:
         _end_the_idle()
     try:
         with _losses_told():
@@ -88,12 +92,18 @@ def _end_the_idle() -> None:
     """Ends those of the embedded cluster's processes that have nothing to do here.
 
     One reads the workers' lines, which nobody is shown, ten times a second; one looks whether nodes
-    are to be added. Together they take a twentieth of a core of a small virtual machine.
+    are to be added; one would serve pages. Together they take up to 7% of a core.
     """
     from ray._private import worker  # nothing public leaves them out
 
     worker._global_node.kill_log_monitor(check_alive=False)
     worker._global_node.kill_monitor(check_alive=False)
+    worker._global_node.kill_dashboard(check_alive=False)
+
+
+def is_embedded() -> bool:
+    """Whether the cluster is this process's own, and ends with it."""
+    return not os.environ.get("RAY_ADDRESS")
 
 
 @contextlib.contextmanager

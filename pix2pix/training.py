@@ -245,12 +245,33 @@ def _fit(job: Job, workers: int, cpus: float, gpu: bool, max_failures: int) -> d
         ),
     )
     try:
-        return trainer.fit().return_value
+        return without_idlers(trainer).fit().return_value
     except ray.train.TrainingFailedError as error:
         raise RuntimeError(
             f"training failed for good after {max_failures} new starts: {error}; the same command "
             "goes on from the latest checkpoint"
         ) from error
+
+
+def without_idlers(trainer: Any) -> Any:  # noqa: ANN401 - a ray.train.tensorflow.TensorflowTrainer
+    """In an embedded cluster leaves out two processes of Ray Train's that have nothing to do there.
+
+    One hands out datasets, of which it is given none (`patches.visits` cuts them in each worker);
+    one gives back what a dead controller had reserved, which here ends with all the rest. Both wake
+    a hundred times a second, and the second one asks the cluster each second who lives.
+    """
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+
+    if cluster.is_embedded():
+        made = trainer._create_default_callbacks  # nothing public leaves them out
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback)
+        trainer._create_default_callbacks = lambda: [
+            callback for callback in made() if not isinstance(callback, idle)
+        ]
+    return trainer
 
 
 def _failures_told(lines: Any) -> Any:  # noqa: ANN401 - a queue; a ray.train.UserCallback

@@ -250,9 +250,9 @@ with cluster.joined(verbose=VERBOSE):
     own = [line for line in map(words, Path("/proc").glob("[0-9]*")) if session in line]
     print(sums, [any(name in line for line in own) for name in NAMES])
 """
-    names = ("raylet/raylet ", "log_monitor.py ", "/monitor.py ")
+    names = ("raylet/raylet ", "log_monitor.py ", "/monitor.py ", "/dashboard.py ")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    for verbose, alive in ((False, [True, False, False]), (True, [True, True, True])):
+    for verbose, alive in ((False, [True, False, False, False]), (True, [True] * 4)):
         told = script.replace("VERBOSE", f"{verbose}").replace("NAMES", f"{names}")
         ended = subprocess.run(
             [sys.executable, "-c", told], capture_output=True, text=True, env=environment

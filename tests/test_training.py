@@ -255,6 +255,22 @@ def _training_workers() -> list[int]:
     return sorted(found)
 
 
+def test_ray_train_s_idle_helpers_are_left_out_of_an_embedded_cluster_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.train import ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    kept = []
+    for address in ("", "127.0.0.1:6379"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        trainer = TensorflowTrainer(print, scaling_config=ScalingConfig(num_workers=1))
+        callbacks = training.without_idlers(trainer)._create_default_callbacks()
+        kept.append({type(callback).__name__ for callback in callbacks})
+    assert kept[1] - kept[0] == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    assert {"BackendSetupCallback", "UserCallbackHandler"} <= kept[0] < kept[1]
+
+
 @pytest.mark.slow
 def test_a_run_grows_from_the_checkpoint_it_is_told_to_start_from(
     one_epoch: Path, tmp_path: Path
