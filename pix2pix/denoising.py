@@ -146,6 +146,8 @@ def _finished(
     import ray
     import ray.data
 
+    from pix2pix.rests import Rests  # loads Ray Data
+
     done_reference = ray.put(done)
     chunks, begun = 0, 0
     while chunks == begun:  # as many as were asked for: there may be more
@@ -158,6 +160,7 @@ def _finished(
             # more than 20 a second would be handed out. Two objects each: a block and its metadata
             ray_remote_args={"_generator_backpressure_num_objects": 2 * CHUNKS_READY},
         )  # fmt: skip
+        source.context.custom_execution_callback_classes = [Rests]
         source.context.target_max_block_size = 1  # byte: a chunk waits for no others
         # more processes as soon as all threads have work: Ray's own 1.75 is never reached here
         source.context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0

@@ -20,6 +20,7 @@ LEVELS = (  # each may import what stands before it, never what stands after or 
         "settings",
         "cluster",
         "sizing",
+        "rests",
         "faults",
         "noise_level",
         "memory",
