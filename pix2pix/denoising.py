@@ -156,8 +156,8 @@ def _finished(
         source = ray.data.read_datasource(
             Pending(book, done_reference, numbers),
             num_cpus=sizing.CPUS_OF_SOURCE, override_num_blocks=1,
-            # Ray Data looks for chunks ten times a second, and its own limit lets two be there: no
-            # more than 20 a second would be handed out. Two objects each: a block and its metadata
+            # Ray Data looks for chunks ten times a second at most, and its own limit lets two be
+            # there: 20 a second would be handed out. Two objects each: a block and its metadata
             ray_remote_args={"_generator_backpressure_num_objects": 2 * CHUNKS_READY},
         )  # fmt: skip
         source.context.custom_execution_callback_classes = [Rests]

@@ -258,7 +258,8 @@ def without_idlers(trainer: Any) -> Any:  # noqa: ANN401 - a ray.train.tensorflo
 
     One hands out datasets, of which it is given none (`patches.visits` cuts them in each worker);
     one gives back what a dead controller had reserved, which here ends with all the rest. Both wake
-    a hundred times a second, and the second one asks the cluster each second who lives.
+    a hundred times a second, and the second one asks the cluster each second who lives. Without the
+    first no worker gets the driver's `DataContext`: each sets its own (`worker.worked`).
     """
     from ray.train.v2._internal.callbacks import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (

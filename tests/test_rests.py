@@ -1,20 +1,22 @@
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray.data
+from ray.data._internal.execution.interfaces.physical_operator import DataOpTask
 
 from pix2pix.rests import FIRST_REST, LONGEST_REST, Rests
 
 
 def test_rests_double_while_nothing_moves_and_end_when_something_does() -> None:
     metrics = SimpleNamespace(num_tasks_submitted=1, num_task_outputs_generated=0)
-    executor = SimpleNamespace(_topology=[SimpleNamespace(metrics=metrics)])
+    operator = SimpleNamespace(metrics=metrics, get_active_tasks=list)
     rests, seen = Rests(), []
     for ended in (0, 0, 0, 0, 0, 0, 1, 1):  # of the one task, at each look
         metrics.num_task_outputs_generated = ended
         begun = time.monotonic()
-        rests.on_execution_step(executor)
+        rests.on_execution_step(SimpleNamespace(_topology=[operator]))
         assert time.monotonic() - begun >= rests.rest
         seen.append(rests.rest)
     assert seen == pytest.approx([0, 0.05, 0.1, 0.2, 0.4, 0.4, 0, 0.05])
@@ -23,19 +25,25 @@ def test_rests_double_while_nothing_moves_and_end_when_something_does() -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_data_rests_while_a_task_takes_long_and_not_while_many_end() -> None:
-    looks: list[float] = []
+    looks: list[tuple[float, bool]] = []
 
     class Watched(Rests):
-        def on_execution_step(self, executor: object) -> None:
+        def on_execution_step(self, executor: Any) -> None:
+            tasks = [
+                task for operator in executor._topology for task in operator.get_active_tasks()
+            ]
+            data = [task for task in tasks if isinstance(task, DataOpTask)]
+            found = any(task.has_pending_emits() for task in data)
             super().on_execution_step(executor)
-            looks.append(self.rest)
+            looks.append((self.rest, found))
 
     def slow(batch: dict) -> dict:
-        time.sleep(3 if batch["id"][0] == 0 else 0)
+        time.sleep(4 if batch["id"][0] == 99 else 0)  # the last one, with nobody beside it
         return batch
 
-    source = ray.data.range(200, override_num_blocks=200)
+    source = ray.data.range(100, override_num_blocks=100)
     source.context.custom_execution_callback_classes = [Watched]
-    assert source.map_batches(slow, batch_size=1).count() == 200
-    assert looks.count(0) > 5
-    assert max(looks) == LONGEST_REST
+    assert source.map_batches(slow, batch_size=1, concurrency=2).count() == 100
+    assert [rest for rest, _ in looks].count(0) > 5
+    assert {rest for rest, found in looks if found} <= {0}
+    assert max(rest for rest, _ in looks) == LONGEST_REST
