@@ -38,12 +38,16 @@ def test_ray_data_rests_while_a_task_takes_long_and_not_while_many_end() -> None
             looks.append((self.rest, found))
 
     def slow(batch: dict) -> dict:
-        time.sleep(4 if batch["id"][0] == 99 else 0)  # the last one, with nobody beside it
+        time.sleep(4 / blocks**2)  # 4 s for the only one, nothing for each of many
         return batch
 
-    source = ray.data.range(100, override_num_blocks=100)
-    source.context.custom_execution_callback_classes = [Watched]
-    assert source.map_batches(slow, batch_size=1, concurrency=2).count() == 100
-    assert [rest for rest, _ in looks].count(0) > 5
-    assert {rest for rest, found in looks if found} <= {0}
-    assert max(rest for rest, _ in looks) == LONGEST_REST
+    for blocks in (1, 100):
+        looks.clear()
+        source = ray.data.range(blocks, override_num_blocks=blocks)
+        source.context.custom_execution_callback_classes = [Watched]
+        assert len(source.map_batches(slow, batch_size=1).take_all()) == blocks
+        assert {rest for rest, found in looks if found} <= {0}
+        if blocks == 1:
+            assert max(rest for rest, _ in looks) == LONGEST_REST
+        else:
+            assert [rest for rest, _ in looks].count(0) > 5
