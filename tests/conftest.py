@@ -116,6 +116,7 @@ def ray_cluster(s3: S3Server) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:  # for this Ray, not for those of other programs
             patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "3600000")
             patch.setenv("RAY_metrics_report_interval_ms", "1000")  # 10 s are long for a test
+            patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "1000")  # so is the embedded one's minute
             stack.enter_context(cluster.joined(verbose=True))
         yield
 

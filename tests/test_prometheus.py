@@ -72,9 +72,11 @@ def told(
         process.__ray_call__.remote(lambda _: ray.get_runtime_context().get_worker_id())
     )
     limit, ours, last = time.monotonic() + SECONDS, [], f"ray_{prometheus.IMAGE_SECONDS}_count"
-    while time.monotonic() < limit:  # until the last thing that it tells of the last image is there
-        ours = [each for each in _scraped() if each[1].get("WorkerId") == worker]
-        if [value for name, _, value in ours if name == last] == [len(rows)]:
+    while (
+        time.monotonic() < limit
+    ):  # until all is there: the node takes in one metric after another
+        before, ours = ours, [each for each in _scraped() if each[1].get("WorkerId") == worker]
+        if ours == before and [value for name, _, value in ours if name == last] == [len(rows)]:
             break
         time.sleep(0.5)
     ray.kill(process)
