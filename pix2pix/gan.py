@@ -211,17 +211,14 @@ class Gan:
         Args:
             place: `GENERATES` or `DISCRIMINATES`.
             gradients: Of this worker's mean loss, one for each trainable variable.
-            values: This worker's losses; they travel with the gradients, as each journey costs.
+            values: This worker's losses.
             judged: Whether the generator's loss has an adversarial part.
 
         Returns:
             The means of the losses over the workers.
         """
-        context, settings = tf.distribute.get_replica_context(), self.settings
-        share = 1 / self.strategy.num_replicas_in_sync
-        *summed, means = context.all_reduce(
-            tf.distribute.ReduceOp.SUM, [share * each for each in (*gradients, values)]
-        )
+        settings = self.settings
+        summed, means = self._means(place, gradients, values)
         if place == GENERATES:
             weights = settings.l1_weight + (settings.adversarial_weight if judged else 0)
         else:
@@ -231,6 +228,24 @@ class Gan:
         network = self.generator if place == GENERATES else self.discriminator
         self.optimizers[place].apply(summed, network.trainable_variables)
         return means
+
+    def _means(
+        self, place: int, gradients: list[tf.Tensor], values: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """A network's gradients, and its losses, as means over the workers.
+
+        Where the generator computes in bfloat16, so its layers give no more bits than that, its
+        gradients travel in it: half as much to send. As each journey costs, all else goes together.
+        """
+        context, count = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
+        mine, add = [each / count for each in (*gradients, values)], tf.distribute.ReduceOp.SUM
+        halved = self.generator.dtype_policy.compute_dtype == "bfloat16"
+        if count > 1 and place == GENERATES and halved:
+            sent = [tf.cast(each, tf.bfloat16) for each in mine[:-1]]
+            sums = [tf.cast(each, tf.float32) for each in context.all_reduce(add, sent)]
+            return sums, context.all_reduce(add, mine[-1])
+        *sums, means = context.all_reduce(add, mine)
+        return sums, means
 
     def _set_rates(self, rate_share: tf.Tensor) -> None:
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):

@@ -51,6 +51,22 @@ def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_gradients_that_travel_in_half_precision_teach_two_workers_what_one_learns(
+    tmp_path: Path,
+) -> None:
+    ends, losses = [], []
+    for workers in (1, 2):
+        run = tmp_path / str(workers)
+        runs.trained(run, runs.changed(adversarial="bce", precision="bfloat16"), workers)
+        moments = runs.weights(run)
+        ends.append({name: moments[name] for name in moments if name.startswith("optimizers/0/")})
+        losses.append(runs.losses(run))
+    assert len(ends[0]) > 20
+    assert 1e-5 < runs.furthest(*ends) < 0.02  # bfloat16 rounds to 0.004
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
     arrays = runs.weights(one_epoch)
     averages = {n: v for n, v in arrays.items() if n.startswith("generator.weights.h5/")}
