@@ -234,13 +234,15 @@ class Gan:
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """A network's gradients, and its losses, as means over the workers.
 
-        Where the generator computes in bfloat16, so its layers give no more bits than that, its
-        gradients travel in it: half as much to send. As each journey costs, all else goes together.
+        Where the generator computes in bfloat16, so nearly all of its layers give no more bits, its
+        gradients travel in it: half as much to send. Not between GPUs, where nobody has tried what
+        TensorFlow makes of that. As each journey costs, all else goes together.
         """
         context, count = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
         mine, add = [each / count for each in (*gradients, values)], tf.distribute.ReduceOp.SUM
         halved = self.generator.dtype_policy.compute_dtype == "bfloat16"
-        if count > 1 and place == GENERATES and halved:
+        on_cpus = not tf.config.get_visible_devices("GPU")
+        if count > 1 and place == GENERATES and halved and on_cpus:
             sent = [tf.cast(each, tf.bfloat16) for each in mine[:-1]]
             sums = [tf.cast(each, tf.float32) for each in context.all_reduce(add, sent)]
             return sums, context.all_reduce(add, mine[-1])
