@@ -16,6 +16,9 @@ class Adam(keras.optimizers.Adam):
     """Keras's Adam, whose step is TensorFlow's own operation.
 
     It goes through a variable's memory once, where Keras's dozen operations do so each.
+
+    Source:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, as formulated before 2.1.
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:

@@ -72,9 +72,8 @@ def told(
         process.__ray_call__.remote(lambda _: ray.get_runtime_context().get_worker_id())
     )
     limit, ours, last = time.monotonic() + SECONDS, [], f"ray_{prometheus.IMAGE_SECONDS}_count"
-    while (
-        time.monotonic() < limit
-    ):  # until all is there: the node takes in one metric after another
+    # until all is there: the node takes in one metric after another
+    while time.monotonic() < limit:
         before, ours = ours, [each for each in _scraped() if each[1].get("WorkerId") == worker]
         if ours == before and [value for name, _, value in ours if name == last] == [len(rows)]:
             break
