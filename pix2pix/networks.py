@@ -109,7 +109,7 @@ def residual(settings: Settings) -> keras.Model:
         x = keras.layers.Add()([x, skips.pop()])
         for _ in range(settings.blocks):
             x = _block(x, width)
-    last = {"kernel_initializer": "zeros", "dtype": "float32", "name": "noise"}
+    last = {"kernel_initializer": "zeros", "name": "noise"}
     if settings.stride == 1:
         noise = keras.layers.Conv2D(3, 3, padding="same", **last)(x)  # (batch, height, width, 3)
     else:
