@@ -202,10 +202,24 @@ def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, flo
             storage.write(f"{bucket}/archive/{path.name}", path.read_bytes())
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint_url
         proxy.delay_seconds = DELAY_SECONDS
-        return job(f"{bucket}/archive", f"{bucket}/output", checkpoint)
+        begun, taken = time.perf_counter(), _processor_seconds(os.getpid(), process.pid)
+        measured = job(f"{bucket}/archive", f"{bucket}/output", checkpoint)
+        taken = _processor_seconds(os.getpid(), process.pid) - taken
+        cores = len(os.sched_getaffinity(0)) * (time.perf_counter() - begun)
+        typer.echo(f"meanwhile S3 server and proxy took {taken / cores:.1%} of the cores")
+        return measured
     finally:
         proxy.shutdown()
         conftest._stop(process)
+
+
+def _processor_seconds(*processes: int) -> float:
+    """What processes have used so far, in all of their threads."""
+    used = 0
+    for process in processes:
+        text = Path(f"/proc/{process}/stat").read_text()
+        used += sum(map(int, text.rpartition(")")[2].split()[11:13]))  # user, system
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def random_checkpoint(folder: Path) -> str:

@@ -234,8 +234,8 @@ class Gan:
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """A network's gradients, and its losses, as means over the workers.
 
-        Where the generator computes in bfloat16, so nearly all of its layers give no more bits, its
-        gradients travel in it: half as much to send. Not between GPUs, where nobody has tried what
+        Where the generator computes in bfloat16, so its layers give no more bits, its gradients
+        travel in it: half as much to send. Not between GPUs, where nobody has tried what
         TensorFlow makes of that. As each journey costs, all else goes together.
         """
         context, count = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync

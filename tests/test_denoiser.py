@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pix2pix import denoiser, networks, sharing
+from pix2pix import denoiser, metrics, networks, sharing
 from pix2pix.denoiser import Denoiser
 from pix2pix.settings import Settings
 
@@ -159,6 +159,19 @@ def test_values_that_are_not_finite_never_become_pixels() -> None:
 def test_other_arrays_than_rgb_of_8_or_16_bit_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"must be uint8 or uint16 \(height, width, 3\)"):
         Denoiser(networks.generator(SMALL), SMALL).denoised(pixels)
+
+
+@pytest.mark.parametrize("name", ["best", "fast"])
+def test_nobody_sees_that_all_layers_compute_in_bfloat16(name: str) -> None:
+    exact, fast = (denoiser.loaded(name, precision) for precision in ("float32", "bfloat16"))
+    convolutions = [layer for layer in fast.generator.layers if layer.weights]
+    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16"}
+    path = sorted((SAMPLES / "unseen/noisy").iterdir())[2]  # much noise: the rounding is of it
+    noisy = np.asarray(Image.open(path).convert("RGB"))
+    wanted, found = exact.denoised(noisy), fast.denoised(noisy)
+    assert metrics.psnr_db(noisy, wanted) < 30
+    assert metrics.psnr_db(wanted, found) > 55
+    assert np.abs(wanted.astype(int) - found).max() <= 2
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
