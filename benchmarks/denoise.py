@@ -202,11 +202,11 @@ def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, flo
             storage.write(f"{bucket}/archive/{path.name}", path.read_bytes())
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint_url
         proxy.delay_seconds = DELAY_SECONDS
-        begun, taken = time.perf_counter(), _processor_seconds(os.getpid(), process.pid)
+        taken = _processor_seconds(os.getpid(), process.pid)
         measured = job(f"{bucket}/archive", f"{bucket}/output", checkpoint)
         taken = _processor_seconds(os.getpid(), process.pid) - taken
-        cores = len(os.sched_getaffinity(0)) * (time.perf_counter() - begun)
-        typer.echo(f"meanwhile S3 server and proxy took {taken / cores:.1%} of the cores")
+        share = taken / measured[1] / len(os.sched_getaffinity(0))
+        typer.echo(f"S3 server and proxy: {taken:.1f} core-seconds, {share:.1%} of the job's")
         return measured
     finally:
         proxy.shutdown()

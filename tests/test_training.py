@@ -69,11 +69,11 @@ def test_gradients_that_travel_in_half_precision_teach_two_workers_what_one_lear
     for place in (0, 2):
         assert runs.furthest(*ends[place : place + 2]) < 0.02  # bfloat16 rounds to 0.004
         np.testing.assert_allclose(*losses[place : place + 2], rtol=1e-3)
-    for end, travelled in zip(ends[2:], (False, True), strict=True):
-        momenta = [end[name] for name in end if int(name.rpartition("/")[2]) in range(2, 99, 2)]
-        beyond = [each.view(np.uint32) & 0xFFFF for each in momenta]  # bits that bfloat16 hasn't
-        assert len(momenta) == 20
-        assert any(bits.any() for bits in beyond) != travelled  # half of the gradients
+    momenta = [ends[3][name] for name in ends[3] if int(name.rpartition("/")[2]) in range(2, 99, 2)]
+    beyond = [each.view(np.uint32) & 0xFFFF for each in momenta]  # half of the gradients
+    assert len(momenta) == 20
+    assert any(each.any() for each in momenta)
+    assert not any(bits.any() for bits in beyond)  # two workers' sum in float32 has bits there
 
 
 def test_what_denoises_are_averages_of_the_weights_that_learn(one_epoch: Path) -> None:
