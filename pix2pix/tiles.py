@@ -6,9 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPE_PIXELS = 16  # sides are multiples of it, so that photographs share the shapes of tiles: each
-# new shape costs 25 ms once, and 16 wastes 0.7% on photographs of 3 to 36 megapixels, 32 1.7%
+# heights and widths are multiples of these, so that photographs share the shapes of tiles: each new
+# shape costs 25 ms once. Widths that are odd multiples of 16 cost 5% more (bfloat16, oneDNN)
+SHAPE_PIXELS = 16, 32
 SMALL_SHAPE_PIXELS, SMALL_PHOTOGRAPH = 64, 1_000_000  # ... and fewer shapes where they cost more
+# beyond so many columns a pixel costs more, twice as much so many columns further: rows of a layer
+# should stay in the cache until the next ones need them. See benchmarks/tiles.py and docs/log.md
+NARROW, WIDER = 1_280, 24_000
 
 
 class Plan(NamedTuple):
@@ -38,21 +42,21 @@ def plan(height: int, width: int, area: int, multiple: int, overlap: int) -> Pla
         The plan; it depends on these numbers alone.
     """
     small = height * width < SMALL_PHOTOGRAPH
-    step = math.lcm(multiple, SMALL_SHAPE_PIXELS if small else SHAPE_PIXELS)
+    steps = [math.lcm(multiple, SMALL_SHAPE_PIXELS if small else side) for side in SHAPE_PIXELS]
     grid = multiple if multiple <= overlap else 1  # the U-Net's 256: any start will do
-    least = _rounded(4 * overlap, step)
+    least = _rounded(4 * overlap, max(steps))
     area = max(area, least * least)
     best, fewest = None, math.inf
-    for down in _lengths(height, step, least, overlap):
-        for across in _lengths(width, step, least, overlap):  # from one tile to many
+    for down in _lengths(height, steps[0], least, overlap):
+        for across in _lengths(width, steps[1], least, overlap):  # from one tile to many
             if down * across > area:
                 continue
             rows, columns = (_starts(side, length, grid, overlap)
                              for side, length in ((height, down), (width, across)))  # fmt: skip
-            work = len(rows) * len(columns) * down * across
+            pixels = len(rows) * len(columns) * down * across
+            work = pixels * (1 + max(0, across - NARROW) / WIDER)
             if work < fewest:
                 best, fewest = Plan(rows, columns, down, across), work
-            break
     if best is None:  # can't be: the last of the lengths is `least` at most
         raise ValueError(f"no tiles of {area} pixels cover {height} x {width}")
     return best
