@@ -4,8 +4,9 @@
 
 Prints, as a ratio of the generator's own (the whole photograph as one tile, pixels in memory), what
 tiles of several sizes take, in time and in seconds of processors, and how far the pictures differ;
-then the same of four photographs in three threads with their scores and the gate. On a machine that
-others use too, believe the processors' seconds.
+then the same of four photographs in three threads with their scores and the gate; and what a pixel
+costs the generator in images of several widths, all of 6 megapixels. On a machine that others use
+too, believe the processors' seconds.
 """
 
 import time
@@ -25,6 +26,8 @@ from pix2pix.denoiser import Denoiser
 from pix2pix.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+WIDTHS = (1024, 1280, 1536, 1792, 1808, 2048, 2064, 3072, 4096, 8192)
+WIDTHS_PIXELS = 6_000_000
 ROUNDS = 3  # each takes all sizes in turn, so that a slow moment of the machine meets all
 
 
@@ -95,16 +98,20 @@ def main(
         "scores and gate": lambda: measured(pixels, pixels),
         "all, three threads": four,
     }  # fmt: skip
-    seconds = {name: np.full(2, np.inf) for name in works}
+    counts = dict.fromkeys(works, height * width) | {"all, three threads": 4 * height * width}
+    for columns in WIDTHS:
+        image = np.resize(pixels, (1, WIDTHS_PIXELS // columns // 16 * 16, columns, 3))
+        name = f"{columns} columns"
+        works[name], counts[name] = (lambda image=image: alone(image)), image.size // 3  # type: ignore[misc]
+    seconds = {name: np.full(2, np.inf) for name in works}  # a megapixel
     for _ in range(ROUNDS):
         for name, work in works.items():
-            taken = spent(work) / (4 if work is four else 1)
-            seconds[name] = np.minimum(seconds[name], taken)
+            seconds[name] = np.minimum(seconds[name], spent(work) / counts[name] * 1e6)
     base = seconds["generator alone"]
     for name, taken in seconds.items():
         typer.echo(
             f"{name:20} time x{taken[0] / base[0]:.3f}  processors x{taken[1] / base[1]:.3f}  "
-            f"{height * width / 1e6 / taken[0]:.2f} MP/s"
+            f"{1 / taken[0]:.2f} MP/s"
         )
     whole = np.clip(np.rint((alone(pixels[np.newaxis])[0].numpy() + 1) * 127.5), 0, 255)
     for name, model in models.items():

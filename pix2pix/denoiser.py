@@ -250,12 +250,14 @@ def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> 
     """
     most = np.iinfo(result.dtype).max
     values = values[: max(0, result.shape[0] - row), : max(0, result.shape[1] - column)]
+    strip = np.empty((STRIP_ROWS, *values.shape[1:]), np.float32)
     for start in range(0, len(values), STRIP_ROWS):
-        levels = values[start : start + STRIP_ROWS] + np.float32(1)
+        levels = strip[: len(values) - start]
         rows = slice(row + start, row + start + len(levels))
         place = (rows, slice(column, column + levels.shape[1]))
+        np.add(values[start : start + STRIP_ROWS], np.float32(1), out=levels)
         levels *= np.float32(most / 2)
-        if not np.isfinite(levels.sum(dtype=np.float64)):
+        if not np.isfinite(np.vdot(levels, levels)):  # nor is then the sum of their squares
             raise FloatingPointError(
                 f"the generator gave values that are not finite in rows {rows.start} to "
                 f"{rows.stop}: its checkpoint is unusable at this precision"
