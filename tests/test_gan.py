@@ -1,9 +1,13 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pix2pix.denoiser import dtype_policy
 from pix2pix.gan import LOSSES, Gan
 from pix2pix.settings import Settings
 
@@ -33,6 +37,20 @@ def test_the_first_losses_are_known_by_hand() -> None:
     assert losses["adversarial_loss"] == pytest.approx(np.log(2), abs=0.1)
     total = losses["adversarial_loss"] + 100 * losses["l1_loss"]
     assert losses["generator_loss"] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.skipif(dtype_policy("auto") == "float32", reason="oneDNN has no bfloat16 here")
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_bfloat16_is_refused_where_sums_would_end_at_256(onednn: str) -> None:
+    code = "from tests.test_gan import _gan; _gan(precision='bfloat16')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": onednn},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if onednn == "0":
+        assert "4096 ones add up to 256; take --precision float32" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_step_trains_both_networks() -> None:
