@@ -43,7 +43,7 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
-	$(BIN)/python benchmarks/tiles.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/tiles.py
 	$(BIN)/python benchmarks/denoise.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/noise.py

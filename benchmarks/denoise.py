@@ -5,7 +5,8 @@
 Photographs of 3 to 24 megapixels, JPEG. Megapixels per second of
 - the generator alone: same cores, pixels already in memory, a whole photograph as one tile (in as
   few parts as memory holds, side by side, where that is too much: float32 takes 18 GB for 24
-  megapixels);
+  megapixels). That isn't the fastest it can be: `pix2pix denoise` cuts wide photographs into tiles
+  that cost less a pixel (see `tiles.plan`), which makes up for some of all else that it does;
 - `pix2pix denoise` on local files, and on an S3 server with 40 ms added to every request;
 - the loop a user would write: Pillow open, Keras float32 `predict`, save, one after another.
 Start-up is excluded everywhere: the job's time is from its first fetch to its last write, and the

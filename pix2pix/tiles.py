@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 # heights and widths are multiples of these, so that photographs share the shapes of tiles: each new
-# shape costs 25 ms once. Widths that are odd multiples of 16 cost 5% more (bfloat16, oneDNN)
+# shape costs 25 ms once. On photographs of 3 to 36 megapixels 16 wastes 0.7% and 32, on both sides,
+# 1.7%; but widths that are odd multiples of 16 cost 5% a pixel (bfloat16, oneDNN)
 SHAPE_PIXELS = 16, 32
 SMALL_SHAPE_PIXELS, SMALL_PHOTOGRAPH = 64, 1_000_000  # ... and fewer shapes where they cost more
 # beyond so many columns a pixel costs more, twice as much so many columns further: rows of a layer
-# should stay in the cache until the next ones need them. See benchmarks/tiles.py and docs/log.md
-NARROW, WIDER = 1_280, 24_000
+# should stay in the cache until the next ones need them. bfloat16, 16 and 32 channels: docs/log.md,
+# 2026-11-30, and benchmarks/tiles.py
+NARROW_COLUMNS, WIDER_COLUMNS = 1_280, 24_000
 
 
 class Plan(NamedTuple):
@@ -29,7 +31,7 @@ class Plan(NamedTuple):
 
 
 def plan(height: int, width: int, area: int, multiple: int, overlap: int) -> Plan:
-    """The tiles that cover a photograph with the least work.
+    """The tiles that cover a photograph with the least work: pixels, and what one costs.
 
     Args:
         height: Of the photograph, in pixels.
@@ -54,7 +56,7 @@ def plan(height: int, width: int, area: int, multiple: int, overlap: int) -> Pla
             rows, columns = (_starts(side, length, grid, overlap)
                              for side, length in ((height, down), (width, across)))  # fmt: skip
             pixels = len(rows) * len(columns) * down * across
-            work = pixels * (1 + max(0, across - NARROW) / WIDER)
+            work = pixels * (1 + max(0, across - NARROW_COLUMNS) / WIDER_COLUMNS)
             if work < fewest:
                 best, fewest = Plan(rows, columns, down, across), work
     if best is None:  # can't be: the last of the lengths is `least` at most
