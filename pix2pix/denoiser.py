@@ -16,8 +16,8 @@ from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
 # for the layers of a tile: 9.4 megapixels of 32 channels in bfloat16, 3.1 in float32. Larger ones
-# gain nothing, smaller ones overlap more. The same wherever there is so much memory, as seams
-# depend on it
+# gain nothing measurable, smaller ones overlap more. The same wherever there is so much memory, as
+# seams depend on it
 TILE_BYTES = 2_400_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
 HUGE_PIXELS, HUGE_TILE_BYTES = 100_000_000, 800_000_000
@@ -185,17 +185,23 @@ class Denoiser:
         return tiles.plan(height, width, side * side, multiple, self.overlap_pixels)
 
     def _joined(self, pixels: Pixels, plan: tiles.Plan) -> Pixels:
-        """All tiles, faded into each other: first each with its left, then with its upper one."""
+        """All tiles, faded into each other: first each with its left, then with its upper one.
+
+        Where the next one begins before two have faded, they do so sooner.
+        """
         rows, columns, height, width = plan
         result, strip = np.empty_like(pixels), columns[-1] + width
         above = np.empty((0, strip, 3), np.float32)
         for row, below in zip(rows, [*rows[1:], rows[-1] + height], strict=True):
             under = np.empty((row + height - below, strip, 3), np.float32)
+            above = above[: below - row]
             left = np.empty((height, 0, 3), np.float32)
             down = tiles.fade(len(above))[:, None, None]
             for column, right in zip(columns, [*columns[1:], strip], strict=True):
                 values = self._tile(pixels, row, column, plan)
-                met, kept = left.shape[1], right - column
+                kept = right - column
+                left = left[:, :kept]
+                met = left.shape[1]
                 across = tiles.fade(met)[:, None]
                 faded = left * (1 - across) + values[:, :met] * across
                 for piece, start in ((faded, column), (values[:, met:kept], column + met)):
@@ -246,7 +252,7 @@ def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> 
     """Rounds values in [-1, 1] into the result at (row, column), less what lies beyond its end.
 
     Raises:
-        FloatingPointError: a value is not finite.
+        FloatingPointError: a value is not finite, or so large that the sum isn't.
     """
     most = np.iinfo(result.dtype).max
     values = values[: max(0, result.shape[0] - row), : max(0, result.shape[1] - column)]
@@ -257,7 +263,7 @@ def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> 
         place = (rows, slice(column, column + levels.shape[1]))
         np.add(values[start : start + STRIP_ROWS], np.float32(1), out=levels)
         levels *= np.float32(most / 2)
-        if not np.isfinite(np.vdot(levels, levels)):  # nor is then the sum of their squares
+        if not np.isfinite(levels.sum()):
             raise FloatingPointError(
                 f"the generator gave values that are not finite in rows {rows.start} to "
                 f"{rows.stop}: its checkpoint is unusable at this precision"

@@ -13,6 +13,7 @@ from PIL import Image
 from pix2pix import denoiser, metrics, networks, sharing
 from pix2pix.denoiser import Denoiser
 from pix2pix.settings import Settings
+from pix2pix.tiles import Plan
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SMALL = Settings(width=8)
@@ -81,6 +82,24 @@ def test_tiles_of_a_generator_at_half_resolution_show_no_seams() -> None:
     assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("across", [True, False])
+def test_a_last_tile_that_begins_where_two_others_fade_shows_no_seam(across: bool) -> None:
+    noisy = keras.Input((None, None, 3))
+    means = keras.layers.GlobalAveragePooling2D(keepdims=True)(noisy)  # unlike in any two tiles
+    model = Denoiser(keras.Model(noisy, noisy * 0 + means), SMALL, tile_pixels=416)
+    ramp = np.linspace(0, 255, 760).astype(np.uint8)
+    pixels = np.tile(ramp[:, None], (416, 1, 3))
+    if across:
+        joined = model._joined(pixels, Plan([0], [0, 312, 344], 416, 416))[200, :, 0]
+    else:
+        plan = Plan([0, 312, 344], [0], 416, 416)
+        joined = model._joined(pixels.swapaxes(0, 1), plan)[:, 200, 0]
+    steps = np.diff(joined.astype(int))
+    assert joined[-1] - joined[0] == pytest.approx(344 / 759 * 255, abs=1)
+    assert (steps >= 0).all()
+    assert steps.max() == 7  # from one tile's mean to the next one's, 104.7 levels, in 16 pixels
+
+
 def test_a_deep_generator_s_tiles_overlap_as_far_as_it_sees(
     photographs: list[np.ndarray],
 ) -> None:
@@ -146,6 +165,14 @@ def test_the_unet_goes_through_in_tiles_of_256() -> None:
     assert model.tile_pixels == 256
     pixels = np.full((300, 257, 3), 128, np.uint8)
     assert model.denoised(pixels).shape == pixels.shape
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_single_value_that_is_not_finite_becomes_a_pixel(value: float) -> None:
+    values, result = np.zeros((40, 5, 3), np.float32), np.zeros((40, 5, 3), np.uint8)
+    values[37, 4, 2] = value  # in what is left over for the last strip
+    with pytest.raises(FloatingPointError, match="not finite in rows 32 to 40"):
+        denoiser._put(values, result, 0, 0)
 
 
 def test_values_that_are_not_finite_never_become_pixels() -> None:
