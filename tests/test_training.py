@@ -54,7 +54,7 @@ def test_parts_on_two_workers_learn_what_one_would_from_whole_batches_of_growing
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(denoiser.dtype_policy("auto") == "float32", reason="oneDNN has no bfloat16 here")
+@pytest.mark.skipif(denoiser.dtype_policy("auto") == "float32", reason="oneDNN lacks bfloat16")
 def test_gradients_that_travel_in_half_precision_teach_two_workers_what_one_learns(
     tmp_path: Path,
 ) -> None:
