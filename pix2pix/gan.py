@@ -39,7 +39,7 @@ class Gan:
         keras.utils.set_random_seed(settings.seed)
         policy = denoiser.dtype_policy(settings.precision)
         if policy == "mixed_bfloat16":
-            _refuse_short_sums()
+            optimizers.refuse_short_sums()
         keras.config.set_dtype_policy(policy)
         self.settings, self.strategy = settings, strategy
         self.discriminator: Any = None
@@ -329,32 +329,6 @@ class Gan:
             for index, optimizer in enumerate(self.optimizers):
                 for place, variable in enumerate(optimizer.variables):
                     variable.assign(values[f"{index}/{place}"])
-
-
-def _refuse_short_sums() -> None:
-    """Refuses to train in bfloat16 where the gradients of biases are also summed in it.
-
-    Its 8 bits end such a sum at 256, however many values follow. TensorFlow's own kernels do that
-    (2.21); oneDNN's, which `auto` relies on, don't.
-
-    Raises:
-        ValueError: this process has TensorFlow's own.
-    """
-
-    @tf.function  # alone, BiasAddGrad is TensorFlow's own in any case
-    def gradients(image: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch((kernel, bias))
-            values = tf.nn.bias_add(tf.nn.conv2d(image, kernel, 1, "SAME"), bias)
-        return tape.gradient(values, (kernel, bias), output_gradients=image)
-
-    shapes = (1, 64, 64, 1), (1, 1, 1, 1), (1,)
-    total = float(gradients(*(tf.ones(shape, tf.bfloat16) for shape in shapes))[1][0])
-    if total != 64 * 64:
-        raise ValueError(
-            f"precision=bfloat16 can't train here: 4096 ones add up to {total:g}; take "
-            "--precision float32, or don't set TF_ENABLE_ONEDNN_OPTS=0"
-        )
 
 
 def _scaled(levels: tf.Tensor) -> tf.Tensor:

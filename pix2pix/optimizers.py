@@ -1,7 +1,7 @@
 """The optimizers, for gradients that have been added up over the workers before.
 
 Keras's own sum comes after its clipping, which would make what is learned depend on how many
-workers share a batch.
+workers share a batch. And a look at whether this processor adds gradients up right at all.
 """
 
 import math
@@ -79,3 +79,29 @@ class Muon(keras.optimizers.Muon):
         update = self.zeropower_via_newtonschulz5(ahead, self.ns_steps)
         scale = self.rms_rate * max(rows, columns) ** 0.5
         self.assign_sub(variable, lr * scale * keras.ops.reshape(update, variable.shape))
+
+
+def refuse_short_sums() -> None:
+    """Refuses to train in bfloat16 where the gradients of biases are also summed in it.
+
+    Its 8 bits end such a sum at 256, however many values follow. TensorFlow's own kernels do that
+    (2.21); oneDNN's, which `auto` relies on, don't.
+
+    Raises:
+        ValueError: this process has TensorFlow's own.
+    """
+
+    @tf.function  # alone, BiasAddGrad is TensorFlow's own in any case
+    def gradients(image: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch((kernel, bias))
+            values = tf.nn.bias_add(tf.nn.conv2d(image, kernel, 1, "SAME"), bias)
+        return tape.gradient(values, (kernel, bias), output_gradients=image)
+
+    shapes = (1, 64, 64, 1), (1, 1, 1, 1), (1,)
+    total = float(gradients(*(tf.ones(shape, tf.bfloat16) for shape in shapes))[1][0])
+    if total != 64 * 64:
+        raise ValueError(
+            f"precision=bfloat16 can't train here: 4096 ones add up to {total:g}; take "
+            "--precision float32, or don't set TF_ENABLE_ONEDNN_OPTS=0"
+        )
