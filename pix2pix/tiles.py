@@ -87,10 +87,17 @@ def _lengths(side: int, step: int, least: int, overlap: int) -> list[int]:
 
 
 def _starts(side: int, length: int, grid: int, overlap: int) -> list[int]:
-    """Where tiles of a length start; the last overlaps its neighbour by what is left over."""
+    """Where tiles of a length start. The last two of several share what the others leave over.
+
+    So each overlaps its neighbour by as much as two fade over, also where the last one begins
+    before its neighbour's own neighbour has ended.
+    """
     if length >= side:
         return [0]
     overlap = _rounded(overlap, grid)
     end = _rounded(side, grid) - length
     count = -(-end // (length - overlap))
-    return [*range(0, count * (length - overlap), length - overlap), end]
+    starts = [*range(0, count * (length - overlap), length - overlap), end]
+    if count > 1 and end - starts[-2] < overlap:
+        starts[-2] = (starts[-3] + end) // 2 // grid * grid
+    return starts
