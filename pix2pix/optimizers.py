@@ -85,7 +85,8 @@ def refuse_short_sums() -> None:
     """Refuses to train in bfloat16 where the gradients of biases are also summed in it.
 
     Its 8 bits end such a sum at 256, however many values follow. TensorFlow's own kernels do that
-    (2.21); oneDNN's, which `auto` relies on, don't.
+    (2.21); oneDNN's, which `auto` relies on, don't for a convolution. A transposed one's does in
+    any case: of our networks the U-Net's last layer is one.
 
     Raises:
         ValueError: this process has TensorFlow's own.
@@ -102,6 +103,7 @@ def refuse_short_sums() -> None:
     total = float(gradients(*(tf.ones(shape, tf.bfloat16) for shape in shapes))[1][0])
     if total != 64 * 64:
         raise ValueError(
-            f"precision=bfloat16 can't train here: 4096 ones add up to {total:g}; take "
-            "--precision float32, or don't set TF_ENABLE_ONEDNN_OPTS=0"
+            "precision=bfloat16, which auto takes here, too, can't train without oneDNN: 4096 "
+            f"ones add up to {total:g}; don't set TF_ENABLE_ONEDNN_OPTS=0, or give --precision "
+            "float32 and a new RUN"
         )
