@@ -42,15 +42,14 @@ def fill(archive: Path, count: int) -> None:
 
 def measured(folder: Path, count: int, checkpoint: str) -> tuple[float, float]:
     """Seconds per image once all threads are at work, and the driver's highest memory in GB."""
-    from pix2pix import sizing, status
-    from pix2pix.source import CHUNK_IMAGES
-    from pix2pix.stages import THREADS
+    from pix2pix import status
 
     archive, output = folder / f"archive-{count}", folder / f"output-{count}"
     for there in (archive, output):
         shutil.rmtree(there, ignore_errors=True)
     archive.mkdir()
     fill(archive, count)
+    os.sync()  # or the large job would pay for writing its archive, too
     command = [sys.executable, str(ROOT / "jobs/denoise.py"), str(archive), str(output)]
     job = subprocess.Popen([*command, "--checkpoint", checkpoint], cwd=ROOT)
     peak = 0.0
@@ -68,9 +67,18 @@ def measured(folder: Path, count: int, checkpoint: str) -> tuple[float, float]:
         for table in status.rows(str(output), ["finished_at"])
         for moment in table["finished_at"].to_pylist()
     )
-    processes = max(1, int(len(os.sched_getaffinity(0)) / sizing.CPUS_PER_ACTOR))
-    first = max(len(finished) // 10, processes * THREADS * CHUNK_IMAGES)
+    first = max(len(finished) // 10, first_chunks())
     return (finished[-1] - finished[first - 1]) / (len(finished) - first), peak
+
+
+def first_chunks() -> int:
+    """Images in the first chunks of all threads."""
+    from pix2pix import sizing
+    from pix2pix.source import CHUNK_IMAGES
+    from pix2pix.stages import THREADS
+
+    processes = max(1, int(len(os.sched_getaffinity(0)) / sizing.CPUS_PER_ACTOR))
+    return processes * THREADS * CHUNK_IMAGES
 
 
 def tiny_checkpoint(folder: Path) -> str:
@@ -81,13 +89,15 @@ def tiny_checkpoint(folder: Path) -> str:
 
 
 def main(
-    small: Annotated[int, typer.Option(min=1000, help="Images of the small archive.")] = 1_000,
-    large: Annotated[int, typer.Option(min=1000, help="Images of the large archive.")] = 100_000,
+    small: Annotated[int, typer.Option(help="Images of the small archive.")] = 1_000,
+    large: Annotated[int, typer.Option(help="Images of the large archive.")] = 100_000,
     times: Annotated[int, typer.Option(min=2, help="Jobs of the small one.")] = 6,
 ) -> None:
     """Prints seconds per image of each job, and the ratio of the large one to the small ones."""
     from denoise import apart
 
+    if small < 4 * first_chunks():
+        raise typer.BadParameter(f"must be at least {4 * first_chunks()} here", param_hint="small")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
