@@ -10,7 +10,7 @@ measured at each start for all methods on the same photograph and cores (`--thre
 
 Peers are slow: `--cache` keeps their scores, so that a second start only does what is missing, and
 `--limit-seconds` ends a start early. Written are scores.parquet, quality.md (also printed),
-speed.png and a picture per set.
+speed.png, a picture per set, and for each checkpoint one of the places it left most wrong.
 """
 
 import functools
@@ -54,10 +54,12 @@ def by_ours(shot: Shot, ours: Ours, pictured: bool) -> Row:
     file = io.BytesIO()
     Image.fromarray(shot.noisy).save(file, "PNG", compress_level=1)
     encoded, about = ours.process.result(file.getvalue(), shot.name, False, prometheus.Watch())
-    return quality_scores.scored(
-        shot, images.decode_rgb(encoded), pictured, method=ours.name, level="",
+    after = images.decode_rgb(encoded)
+    row = quality_scores.scored(
+        shot, after, pictured, method=ours.name, level="",
         how=ours.process.way.mark, status=about["status"], message=about.get("message"),
     )  # fmt: skip
+    return row | quality_scores.worst(shot, after)
 
 
 def rows_of(
@@ -67,6 +69,7 @@ def rows_of(
     """All rows of one set; none of a peer that would begin too late."""
     shown = quality_sets.PICTURED[name.partition("-")[0]]
     rows: list[Row] = []
+    by_us: list[Row] = []
     wanted: list[Task] = []
     for place, shot in enumerate(shots):
         pictured = place in shown
@@ -75,7 +78,8 @@ def rows_of(
             rows.append(of_clean | {"method": quality_report.TRUTH[0], "level": ""})
         both = [quality_peers.NOTHING, *peers]
         wanted += quality_scores.tasks(shot, both, levels, pictured)
-        rows += [by_ours(shot, each, pictured) for each in ours]
+        by_us += [by_ours(shot, each, pictured) for each in ours]
+    rows += quality_scores.without_others(by_us)
     missing = [task for task in wanted if task.key not in cache.rows]
     quality_scores.fill(cache, missing, late)
     rows += [cache.rows[task.key] for task in wanted if task.key in cache.rows]
@@ -152,7 +156,8 @@ def main(
             rows += rows_of(name, shots, chosen, wanted, ours, kept, late)
     if ours and (not sets or quality_sets.CLEAN in sets):
         for shot in quality_sets.shots(data, quality_sets.CLEAN, limit):
-            rows += [{"set": quality_sets.CLEAN, **by_ours(shot, each, False)} for each in ours]
+            by_us = [by_ours(shot, each, False) | {"worst_places": None} for each in ours]
+            rows += [{"set": quality_sets.CLEAN, **row} for row in by_us]
     fast: dict[str, float] = {}
     if speed:
         fast = speeds(next(quality_sets.shots(data, "kodak-25")), chosen, ours, precision)

@@ -155,8 +155,25 @@ def pictures(rows: list[Row], fast: dict[str, float]) -> Iterator[tuple[str, byt
     for name, _ in quality_sets.NAMES:
         if any(row["set"] == name for row in rows):
             yield f"{name}.png", _crops([row for row in rows if row["set"] == name])
+    for method in filter(is_ours, methods(rows)):
+        name = method[0].removeprefix("pix2pix ").replace(" ", "-")
+        yield f"worst-{name}.png", _worst([row for row in rows if row["method"] == method[0]])
     if fast:
         yield "speed.png", _speed(rows, fast)
+
+
+def _worst(rows: list[Row]) -> bytes:
+    """Of each set the place that a checkpoint left most wrong: noisy | as it made it | clean."""
+    known, lines = dict(quality_sets.NAMES), []
+    for row in rows:
+        if row.get("worst_places"):
+            noisy, made, clean = (
+                np.asarray(Image.open(io.BytesIO(place))) for place in row["worst_places"]
+            )
+            title = f"{known[row['set']]}\n{row['image'][:24]}"
+            captions = f"{row['worst_noisy_db']:.2f} dB", f"{row['worst_db']:.2f} dB", "reference"
+            lines.append(report.Row(title, (noisy, made, clean), captions))
+    return report.sheet(lines, ("noisy", rows[0]["method"], "clean"))
 
 
 def _crops(rows: list[Row]) -> bytes:

@@ -89,10 +89,41 @@ def scored(shot: Shot, after: np.ndarray, pictured: bool, **about: Any) -> Row: 
 def middle(image: np.ndarray) -> bytes:
     """`CROP_PIXELS` of it in height and width, as PNG."""
     top, left = (max(0, side - CROP_PIXELS) // 2 for side in image.shape[:2])
+    return png(image[top : top + CROP_PIXELS, left : left + CROP_PIXELS])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A picture as a file."""
     file = io.BytesIO()
-    cut = image[top : top + CROP_PIXELS, left : left + CROP_PIXELS]
-    Image.fromarray(np.ascontiguousarray(cut)).save(file, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
     return file.getvalue()
+
+
+def worst(shot: Shot, after: np.ndarray) -> Row:
+    """For a row: the place of a shot where a method left most wrong, noisy, as it made it, clean.
+
+    Its height and width are `CROP_PIXELS`, or the shot's own where that is smaller.
+    """
+    squares = ((after.astype(np.float64) - shot.clean) ** 2).mean(axis=2)
+    height, width = (min(side, CROP_PIXELS) for side in squares.shape)
+    sums = np.pad(squares.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    of_places = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]
+    of_places += sums[:-height, :-width]  # of each place by its upper left corner
+    top, left = np.unravel_index(of_places.argmax(), of_places.shape)
+    cut = slice(top, top + height), slice(left, left + width)
+    noisy, made, clean = shot.noisy[cut], after[cut], shot.clean[cut]
+    return {
+        "worst_places": [png(noisy), png(made), png(clean)],
+        "worst_db": metrics.mean_psnr_db([metrics.psnr_db(clean, made)]),
+        "worst_noisy_db": metrics.mean_psnr_db([metrics.psnr_db(clean, noisy)]),
+    }
+
+
+def without_others(rows: list[Row]) -> list[Row]:
+    """Rows of one set in which, of each method, only the worst of all places keeps its pictures."""
+    lowest = {row["method"]: row for row in sorted(rows, key=lambda row: -row["worst_db"])}
+    kept = [id(row) for row in lowest.values()]
+    return [row if id(row) in kept else row | {"worst_places": None} for row in rows]
 
 
 def tasks(shot: Shot, peers: list[Peer], wanted: frozenset[str], pictured: bool) -> Iterator[Task]:
