@@ -245,7 +245,8 @@ def _function(generator: keras.Model, dtype: tf.DType) -> tf.types.experimental.
     def values(pixels: tf.Tensor) -> tf.Tensor:  # -> float32 (1, height, width, 3) in [-1, 1]
         return generator(tf.cast(pixels, tf.float32) / half - 1.0, training=False)
 
-    return tf.function(values, input_signature=[tf.TensorSpec((1, None, None, 3), dtype)])
+    # AutoGraph would leave a file in the system's temporary folder, where a process is killed
+    return tf.function(values, [tf.TensorSpec((1, None, None, 3), dtype)], autograph=False)
 
 
 def _put(values: NDArray[np.float32], result: Pixels, row: int, column: int) -> None:

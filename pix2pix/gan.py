@@ -63,10 +63,12 @@ class Gan:
                 optimizer.build(network.trainable_variables)
                 self.optimizers.append(optimizer)
         self.rate_share = 1.0
-        # patches may grow: each size has a graph of its own, none is for all sizes
-        self._step = tf.function(self._step_of_all)
-        self._part = tf.function(self._part_of_all)
-        self._end = tf.function(self._end_of_all)
+        # patches may grow: each size has a graph of its own, none is for all sizes. AutoGraph would
+        # leave a file in the system's temporary folder for each, where a process is killed
+        self._step, self._part, self._end = (
+            tf.function(each, autograph=False)
+            for each in (self._step_of_all, self._part_of_all, self._end_of_all)
+        )
 
     def step(self, noisy: np.ndarray, clean: np.ndarray, judged: bool = True) -> tf.Tensor:
         """Trains the discriminator, then the generator once (Isola et al. 2017, 3.3).

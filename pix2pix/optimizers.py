@@ -92,7 +92,7 @@ def refuse_short_sums() -> None:
         ValueError: this process has TensorFlow's own.
     """
 
-    @tf.function  # alone, BiasAddGrad is TensorFlow's own in any case
+    @tf.function(autograph=False)  # alone, BiasAddGrad is TensorFlow's own in any case
     def gradients(image: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch((kernel, bias))

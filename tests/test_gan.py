@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,24 @@ def test_bfloat16_is_refused_where_sums_would_end_at_256(onednn: str) -> None:
         assert "4096 ones add up to 256; don't set TF_ENABLE_ONEDNN_OPTS=0" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
+
+
+def test_a_process_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
+    code = """
+import os, numpy, signal
+from pix2pix.denoiser import Denoiser
+from tests.test_gan import SMALL, _gan, _patches
+gan = _gan()
+gan.step(*_patches())
+Denoiser(gan.averaged, SMALL).denoised(numpy.zeros((64, 64, 3), numpy.uint8))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_step_trains_both_networks() -> None:
