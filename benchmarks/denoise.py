@@ -13,8 +13,7 @@ Start-up is excluded everywhere: the job's time is from its first fetch to its l
 generator has seen one small picture before. What comes once to each process after that is in all
 figures: memory is touched for the first time (on virtual machines a second or two per gigabyte),
 and each new size is prepared for. The generator is measured before and after the jobs, so that a
-slow moment of the machine meets both; where it doesn't, the ratios by a known work, done meanwhile
-(`pace.py`), say more.
+slow moment of the machine meets both.
 """
 
 import json
@@ -33,7 +32,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from pace import Pace
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -209,7 +207,7 @@ def s3_job(paths: list[Path], checkpoint: str, folder: Path) -> tuple[float, flo
         measured = job(f"{bucket}/archive", f"{bucket}/output", checkpoint)
         taken = _processor_seconds(os.getpid(), process.pid) - taken
         share = taken / measured[1] / len(os.sched_getaffinity(0))
-        typer.echo(f"S3 server, proxy, known work: {taken:.1f} core-seconds, {share:.1%} of all")
+        typer.echo(f"S3 server and proxy: {taken:.1f} core-seconds, {share:.1%} of the job's")
         return measured
     finally:
         proxy.shutdown()
@@ -273,38 +271,32 @@ def main(
             (folder / part).mkdir()
         checkpoint = checkpoint or apart(random_checkpoint, folder / "checkpoint")
         paths = fill(folder / "archive", photographs)
-        speeds: dict[str, np.ndarray] = {}  # megapixels per second, and in a known work
+        speeds: dict[str, float] = {}
 
-        def tell(what: str, call: Callable[..., tuple[float, float]], *arguments: Any) -> None:  # noqa: ANN401 - that call's
-            with Pace() as pace:
-                megapixels, seconds = call(*arguments)
-            speed = megapixels / seconds
-            speeds[what] = np.array([speed, speed * pace.seconds()])
-            typer.echo(
-                f"{what:26} {megapixels:7.1f} MP {seconds:7.1f} s {speed:6.3f} MP/s "
-                f"{1000 * speeds[what][1]:6.2f} kP per known work"
+        def tell(what: str, measured: tuple[float, float]) -> None:
+            megapixels, seconds = measured
+            speeds[what] = megapixels / seconds
+            typer.echo(f"{what:42} {megapixels:7.1f} MP {seconds:7.1f} s {speeds[what]:6.3f} MP/s")
+
+        tell("generator alone, before", apart(generator_alone, checkpoint, paths))
+        tell("whole job, local", job(str(folder / "archive"), str(folder / "output"), checkpoint))
+        tell("generator alone, between", apart(generator_alone, checkpoint, paths))
+        if s3:
+            tell("whole job, S3 + 40 ms", s3_job(paths, checkpoint, folder / "s3"))
+            tell("generator alone, after", apart(generator_alone, checkpoint, paths))
+        if naive:
+            tell(
+                "naive loop", apart(naive_loop, checkpoint, paths[::NAIVE_SHARE], folder / "naive")
             )
-
-        def ratio(what: str, name: str, others: list[str]) -> None:
-            seconds, works = speeds[name] / np.mean([speeds[other] for other in others], axis=0)
-            typer.echo(f"{what}: {seconds:.3f}, by the known work {works:.3f}")
-
-        generator, local, through = "generator alone, ", "whole job, local", "whole job, S3 + 40 ms"
-        tell(f"{generator}before", apart, generator_alone, checkpoint, paths)
-        tell(local, job, str(folder / "archive"), str(folder / "output"), checkpoint)
-        tell(f"{generator}between", apart, generator_alone, checkpoint, paths)
+        around = (speeds["generator alone, before"] + speeds["generator alone, between"]) / 2
+        typer.echo(f"whole job / generator alone: {speeds['whole job, local'] / around:.3f}")
         if s3:
-            tell(through, s3_job, paths, checkpoint, folder / "s3")
-            tell(f"{generator}after", apart, generator_alone, checkpoint, paths)
+            around = (speeds["generator alone, between"] + speeds["generator alone, after"]) / 2
+            typer.echo(f"with S3 / generator alone: {speeds['whole job, S3 + 40 ms'] / around:.3f}")
         if naive:
-            some = paths[::NAIVE_SHARE]
-            tell("naive loop", apart, naive_loop, checkpoint, some, folder / "naive")
-        around = [f"{generator}before", f"{generator}between", f"{generator}after"]
-        ratio("whole job / generator alone", local, around[:2])
-        if s3:
-            ratio("with S3 / generator alone", through, around[1:])
-        if naive:
-            ratio("whole job / naive", local, ["naive loop"])
+            typer.echo(
+                f"whole job / naive: {speeds['whole job, local'] / speeds['naive loop']:.2f}"
+            )
         seconds = apart(stages, checkpoint, paths[:: len(paths) // 10 or 1])
         total = sum(seconds.values())
         typer.echo("stages of some, one after another:")

@@ -8,12 +8,15 @@ thread: these begin together and so end together, and who began to count among t
 of them for nothing. The job of the small archive takes seconds, in which a machine that others use
 too may do anything: it is done several times, half of them before the large one and half after it,
 and their median counts. The large one takes minutes, in which such a machine becomes slower or
-faster by more than is looked for here: the ratio is also given in units of a known work, done
-meanwhile (`pace.py`). Each job also prints the highest memory of the driver.
+faster by more than is looked for here: five times a second the processor's seconds of always the
+same small work are taken, and the ratio is also given in these. Each job also prints the highest
+memory of the driver.
 """
 
+import hashlib
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +26,6 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
-from pace import Pace
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -32,11 +34,22 @@ SIDE, PER_FOLDER = 24, 1000  # so small that no noise level is judged: it would 
 
 
 class Cost(NamedTuple):
-    """Of an image: seconds, the same in units of `pace.known_work`, and the driver's GB."""
+    """Of an image: seconds, the same in units of the known work, and the driver's memory in GB."""
 
     seconds: float
     works: float
     peak: float
+
+
+def known_work() -> float:
+    """The processor's seconds of a little Python, NumPy and hashing, as tiny images take, too."""
+    random = np.random.default_rng(0)
+    begun = time.thread_time()
+    for _ in range(60):
+        levels = random.normal(128, 12, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8)
+        hashlib.sha256(levels.tobytes()).hexdigest()
+        sum(number % 7 for number in range(500))
+    return time.thread_time() - begun
 
 
 def fill(archive: Path, count: int) -> None:
@@ -62,16 +75,15 @@ def measured(folder: Path, count: int, checkpoint: str) -> Cost:
     os.sync()  # or the large job would pay for writing its archive, too
     command = [sys.executable, str(ROOT / "jobs/denoise.py"), str(archive), str(output)]
     job = subprocess.Popen([*command, "--checkpoint", checkpoint], cwd=ROOT)
-    peak = 0.0
-    with Pace() as pace:
-        while job.poll() is None:
-            time.sleep(0.2)
-            try:
-                lines = Path(f"/proc/{job.pid}/status").read_text().splitlines()
-            except OSError:
-                break
-            peak = max([peak, *(int(x.split()[1]) / 2**20 for x in lines if x.startswith("VmHWM"))])
-        job.wait()
+    peak, works = 0.0, []
+    while job.poll() is None:
+        time.sleep(0.2)
+        works.append((time.time(), known_work()))
+        try:
+            lines = Path(f"/proc/{job.pid}/status").read_text().splitlines()
+        except OSError:
+            break
+        peak = max([peak, *(int(x.split()[1]) / 2**20 for x in lines if x.startswith("VmHWM"))])
     if job.wait():
         raise RuntimeError(f"the job ended with code {job.returncode}")
     finished = sorted(
@@ -82,7 +94,8 @@ def measured(folder: Path, count: int, checkpoint: str) -> Cost:
     first = max(len(finished) // 10, first_chunks())
     begun, ended = finished[first - 1], finished[-1]
     seconds = (ended - begun) / (len(finished) - first)
-    return Cost(seconds, seconds / pace.seconds(begun, ended), peak)
+    work = statistics.mean(each for moment, each in works if begun < moment < ended)
+    return Cost(seconds, seconds / work, peak)
 
 
 def first_chunks() -> int:
