@@ -122,8 +122,7 @@ def worst(shot: Shot, after: np.ndarray) -> Row:
 def without_others(rows: list[Row]) -> list[Row]:
     """Rows of one set in which, of each method, only the worst of all places keeps its pictures."""
     lowest = {row["method"]: row for row in sorted(rows, key=lambda row: -row["worst_db"])}
-    kept = [id(row) for row in lowest.values()]
-    return [row if id(row) in kept else row | {"worst_places": None} for row in rows]
+    return [row if row is lowest[row["method"]] else row | {"worst_places": None} for row in rows]
 
 
 def tasks(shot: Shot, peers: list[Peer], wanted: frozenset[str], pictured: bool) -> Iterator[Task]:
