@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pix2pix import checkpoints, memory, networks, settings, texture, tiles
 from pix2pix.settings import Settings
 
-# for the layers of a tile: 9.4 megapixels of 32 channels in bfloat16, 3.1 in float32. Larger ones
-# gain nothing measurable, smaller ones overlap more. The same wherever there is so much memory, as
+# of a tile: pixels, and bytes for its layers (3.1 megapixels of 32 channels in float32). Larger
+# ones gain 1% at most, smaller ones overlap more. The same wherever there is so much memory, as
 # seams depend on it
-TILE_BYTES = 2_400_000_000
+TILE_AREA, TILE_BYTES = 5_100_000, 2_400_000_000
 # a photograph beyond so many pixels takes a gigabyte or two itself, and leaves less for its tiles
 HUGE_PIXELS, HUGE_TILE_BYTES = 100_000_000, 800_000_000
 OVERLAP_PIXELS = 64  # of neighbouring tiles, at least
@@ -79,7 +79,7 @@ class Denoiser:
         generator: noisy -> denoised, float32 (batch, height, width, 3) in [-1, 1].
         made_with: The settings it was made with: they say what sizes it takes.
         tile_pixels: Tiles have at most the area of a square of this side; memory grows with it.
-            None: what fits into `TILE_BYTES`.
+            None: `TILE_AREA`, or what fits into `TILE_BYTES`.
 
     Raises:
         ValueError: tiles too small to overlap.
@@ -102,7 +102,7 @@ class Denoiser:
             self.smallest_tile_pixels = tile_pixels = made_with.pixel_multiple
         self.bytes_of_pixel = memory.bytes_of_pixel(made_with.widths, _value_bytes(generator))
         if tile_pixels is None:
-            tile_pixels = math.isqrt(TILE_BYTES // self.bytes_of_pixel)
+            tile_pixels = math.isqrt(min(TILE_AREA, TILE_BYTES // self.bytes_of_pixel))
         self.tile_pixels = max(tile_pixels, self.smallest_tile_pixels)
         # the generator's own thread: it has the priority of the one that begins it, here and now,
         # and not that of those that wait for it (see `sharing.stand_back`)
