@@ -81,7 +81,7 @@ class Gan:
             judged: Whether the discriminator takes part, if there is one; the same on all workers.
 
         Returns:
-            float32 (4,): the `LOSSES`, means over the batches of all workers.
+            float32 (4,): the `LOSSES`, means over this worker's patches.
         """
         judged = judged and self.discriminator is not None
         rate_share = tf.constant(self.rate_share, tf.float32)
@@ -127,11 +127,12 @@ class Gan:
             denoised = self.generator(noisy, training=True)
             with tape.stop_recording():
                 for _ in range(self.settings.critic_steps if judged else 0):
-                    values, gradients = self._discriminated(noisy, clean, denoised, 0)
-                    discrimination = self._learn(DISCRIMINATES, gradients, values, judged)
+                    discrimination, gradients = self._discriminated(noisy, clean, denoised, 0)
+                    self._learn(DISCRIMINATES, gradients, judged)
             total, values = self._generator_losses(noisy, clean, denoised, judged)
         gradients = tape.gradient(total, self.generator.trainable_variables)
-        return tf.concat([self._learn(GENERATES, gradients, values, judged), discrimination], 0)
+        self._learn(GENERATES, gradients, judged)
+        return tf.concat([values, discrimination], 0)
 
     def _part_of_all(
         self, noisy: tf.Tensor, clean: tf.Tensor, part: tf.Tensor, place: int, judged: bool
@@ -167,9 +168,10 @@ class Gan:
         return self.strategy.experimental_local_results(values)[0]
 
     def _end_of_one(self, means: list[tf.Tensor], place: int, judged: bool) -> tf.Tensor:
-        """Lets one network learn from the means of a worker's parts."""
+        """Lets one network learn from the means of this worker's parts; gives its losses back."""
         values, *gradients = means
-        return self._learn(place, gradients, values, judged)
+        self._learn(place, gradients, judged)
+        return values
 
     def _generator_losses(
         self, noisy: tf.Tensor, clean: tf.Tensor, denoised: tf.Tensor, judged: bool
@@ -211,51 +213,39 @@ class Gan:
         first = (worker * parts + part) * patches
         return every[first : first + patches]
 
-    def _learn(
-        self, place: int, gradients: list[tf.Tensor], values: tf.Tensor, judged: bool
-    ) -> tf.Tensor:
+    def _learn(self, place: int, gradients: list[tf.Tensor], judged: bool) -> None:
         """Changes a network by the mean of the workers' gradients, clipped.
 
         Args:
             place: `GENERATES` or `DISCRIMINATES`.
             gradients: Of this worker's mean loss, one for each trainable variable.
-            values: This worker's losses.
             judged: Whether the generator's loss has an adversarial part.
-
-        Returns:
-            The means of the losses over the workers.
         """
-        settings = self.settings
-        summed, means = self._means(place, gradients, values)
+        settings, means = self.settings, self._means(place, gradients)
         if place == GENERATES:
             weights = settings.l1_weight + (settings.adversarial_weight if judged else 0)
         else:
             weights = 1 + (settings.penalty_weight if settings.adversarial == "wgan-gp" else 0)
         if settings.clip_norm > 0 and weights > 0:
-            summed, _ = tf.clip_by_global_norm(summed, settings.clip_norm * weights)
+            means, _ = tf.clip_by_global_norm(means, settings.clip_norm * weights)
         network = self.generator if place == GENERATES else self.discriminator
-        self.optimizers[place].apply(summed, network.trainable_variables)
-        return means
+        self.optimizers[place].apply(means, network.trainable_variables)
 
-    def _means(
-        self, place: int, gradients: list[tf.Tensor], values: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """A network's gradients, and its losses, as means over the workers.
+    def _means(self, place: int, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """A network's gradients as means over the workers.
 
         Where the generator computes in bfloat16, so its layers give no more bits, its gradients
         travel in it: half as much to send. Not between GPUs, where nobody has tried what
-        TensorFlow makes of that. As each journey costs, all else goes together.
+        TensorFlow makes of that.
         """
         context, count = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
-        mine, add = [each / count for each in (*gradients, values)], tf.distribute.ReduceOp.SUM
         halved = self.generator.dtype_policy.compute_dtype == "bfloat16"
         on_cpus = not tf.config.get_visible_devices("GPU")
+        mine = [each / count for each in gradients]
         if count > 1 and place == GENERATES and halved and on_cpus:
-            sent = [tf.cast(each, tf.bfloat16) for each in mine[:-1]]
-            sums = [tf.cast(each, tf.float32) for each in context.all_reduce(add, sent)]
-            return sums, context.all_reduce(add, mine[-1])
-        *sums, means = context.all_reduce(add, mine)
-        return sums, means
+            mine = [tf.cast(each, tf.bfloat16) for each in mine]
+        means = context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        return [tf.cast(each, tf.float32) for each in means]
 
     def _set_rates(self, rate_share: tf.Tensor) -> None:
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):

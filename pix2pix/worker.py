@@ -150,20 +150,22 @@ class Worker:
             is not finite (the epoch is then left at once).
         """
         run, progress = self.job.settings, self.progress
-        sums, steps, told = tf.zeros(len(LOSSES)), 0, time.monotonic()
+        sums, steps, told = np.zeros(len(LOSSES)), 0, time.monotonic()
         begun, seconds = told, 0.0
         for noisy, clean in visits:
             if run.limit_seconds > 0:  # what depends on time needs one clock
                 seconds = self._mean(time.monotonic() - begun)
                 if steps and seconds >= schedule.seconds_left(progress, run):
                     break
+            mine = tf.zeros(len(LOSSES))
             for both in zip(noisy, clean, strict=True):
                 step = progress.step + steps
                 done = self._share_done(step, seconds)
                 self.gan.learn_at(schedule.rate_share(done, step, run))
-                sums += self.gan.step(*both, judged=done >= run.adversarial_start)
+                mine += self.gan.step(*both, judged=done >= run.adversarial_start)
                 steps += 1
-            if not np.isfinite(sums).all():  # waits for the steps: a GPU may be some behind
+            sums += self._total(mine.numpy()) / self.workers  # waits: a GPU may be steps behind
+            if not np.isfinite(sums).all():
                 names = [
                     n for n, value in zip(LOSSES, sums, strict=True) if not math.isfinite(value)
                 ]
@@ -177,7 +179,7 @@ class Worker:
                 )
         self.epoch_seconds = self._mean(time.monotonic() - begun)
         progress.step += steps
-        return sums.numpy() / steps, ""
+        return sums / steps, ""
 
     def close_epoch(self, losses: np.ndarray) -> str:
         """Validates, then writes checkpoint, history and scalars of the epoch just trained.

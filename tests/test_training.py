@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from pix2pix import checkpoints, denoiser, images, lease, pairs, storage, training, worker
+from pix2pix.gan import Gan
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
+from pix2pix.settings import Settings
 from tests import leases, runs
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -213,11 +216,27 @@ def test_photographs_must_be_as_large_as_patches_will_grow(tmp_path: Path) -> No
         )
 
 
-def test_patches_grow_from_epoch_to_epoch() -> None:
-    wanted = runs.changed(epochs=4, last_crop_pixels=64, crop_stages=2, batch=4)
+def _alone(wanted: Settings) -> worker.Worker:
+    """A worker of its own, with four pairs and no run."""
     found = pairs.found(str(SAMPLES / "pairs"))[:4]
     job = training.Job("", wanted, Sources(found, []), found, "", False, None)
-    alone, sides = worker.Worker(job, rank=0, workers=1), []
+    return worker.Worker(job, rank=0, workers=1)
+
+
+def test_the_losses_of_an_epoch_are_means_over_its_steps() -> None:
+    wanted = runs.changed(batch=2)
+    levels = np.random.default_rng(0).integers(0, 256, (2, 2, 3, 2, 32, 32, 3), np.uint8)
+    visits = [(noisy, clean) for noisy, clean in levels]  # two, of three steps of two patches
+    gan = Gan(wanted, tf.distribute.get_strategy())
+    steps = [gan.step(*both).numpy() for visit in visits for both in zip(*visit, strict=True)]
+    means, problem = _alone(wanted).trained_epoch(visits)
+    assert not problem
+    np.testing.assert_allclose(means, np.mean(steps, axis=0), rtol=1e-4)
+
+
+def test_patches_grow_from_epoch_to_epoch() -> None:
+    wanted = runs.changed(epochs=4, last_crop_pixels=64, crop_stages=2, batch=4)
+    alone, sides = _alone(wanted), []
     for epoch in range(4):  # of one visit, three steps
         alone.progress = Progress(epoch, step=3 * epoch)
         sides += [noisy.shape[2:4] for noisy, _ in alone.visits()]
@@ -236,6 +255,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"generator_loss .* is not a finite number"):
         runs.trained(tmp_path / "run", wanted)
     assert not (tmp_path / "run/latest").exists()  # what can't be used is never a checkpoint
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_worker_stops_both(tmp_path: Path) -> None:
+    for scene, levels in (("alike", 0), ("apart", 255), ("validation", 0)):
+        for kind, level in (("noisy", 0), ("clean", levels)):
+            (tmp_path / f"pairs/{kind}/{scene}").mkdir(parents=True)
+            Image.new("RGB", (64, 64), (level,) * 3).save(tmp_path / f"pairs/{kind}/{scene}/1.png")
+    # one patch of each pair, in one step: a loss of 0, and one of twice 3e38, beyond float32
+    wanted = runs.changed(
+        adversarial="none", l1_weight=3e38, batch=2, patches_per_pair=1,
+        validation_scenes=("validation",),
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match=r"generator_loss .* before step 2"):
+        training.trained(str(tmp_path / "pairs"), str(tmp_path / "run"), wanted, workers=2)
 
 
 @pytest.mark.slow
