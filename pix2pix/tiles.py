@@ -46,6 +46,7 @@ def plan(height: int, width: int, area: int, multiple: int, overlap: int) -> Pla
     small = height * width < SMALL_PHOTOGRAPH
     steps = [math.lcm(multiple, SMALL_SHAPE_PIXELS if small else side) for side in SHAPE_PIXELS]
     grid = multiple if multiple <= overlap else 1  # the U-Net's 256: any start will do
+    overlap = _rounded(overlap, grid)
     least = _rounded(4 * overlap, max(steps))
     area = max(area, least * least)
     best, fewest = None, math.inf
@@ -90,11 +91,10 @@ def _starts(side: int, length: int, grid: int, overlap: int) -> list[int]:
     """Where tiles of a length start. The last two of several share what the others leave over.
 
     So each overlaps its neighbour by as much as two fade over, also where the last one begins
-    before its neighbour's own neighbour has ended.
+    before its neighbour's own neighbour has ended. The overlap is a multiple of the grid.
     """
     if length >= side:
         return [0]
-    overlap = _rounded(overlap, grid)
     end = _rounded(side, grid) - length
     count = -(-end // (length - overlap))
     starts = [*range(0, count * (length - overlap), length - overlap), end]
