@@ -103,7 +103,8 @@ def refuse_short_sums() -> None:
     total = float(gradients(*(tf.ones(shape, tf.bfloat16) for shape in shapes))[1][0])
     if total != 64 * 64:
         raise ValueError(
-            "precision=bfloat16, which auto takes here, too, can't train without oneDNN: 4096 "
-            f"ones add up to {total:g}; don't set TF_ENABLE_ONEDNN_OPTS=0, or give --precision "
-            "float32 and a new RUN"
+            "precision=bfloat16 can't train here, without oneDNN's layers: TensorFlow's own add "
+            f"up the gradients of biases in it (4096 ones add up to {total:g}). Give --precision "
+            "float32 and a new RUN; on a processor with avx512_bf16 or amx_bf16 don't set "
+            "TF_ENABLE_ONEDNN_OPTS=0"
         )
