@@ -94,7 +94,7 @@ def measured(folder: Path, count: int, checkpoint: str) -> Cost:
     first = max(len(finished) // 10, first_chunks())
     begun, ended = finished[first - 1], finished[-1]
     seconds = (ended - begun) / (len(finished) - first)
-    work = statistics.mean(each for moment, each in works if begun < moment < ended)
+    work = statistics.harmonic_mean(each for moment, each in works if begun < moment < ended)
     return Cost(seconds, seconds / work, peak)
 
 
@@ -125,6 +125,8 @@ def main(
 
     if small < 4 * first_chunks():
         raise typer.BadParameter(f"must be at least {4 * first_chunks()} here", param_hint="small")
+    if large <= small:
+        raise typer.BadParameter(f"must be more than small={small}", param_hint="large")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
