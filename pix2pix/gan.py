@@ -238,12 +238,15 @@ class Gan:
         travel in it: half as much to send. Not between GPUs, where nobody has tried what
         TensorFlow makes of that.
         """
-        context, count = tf.distribute.get_replica_context(), self.strategy.num_replicas_in_sync
+        count = self.strategy.num_replicas_in_sync
+        if count == 1:  # nothing to copy into a parcel and out of it
+            return gradients
         halved = self.generator.dtype_policy.compute_dtype == "bfloat16"
         on_cpus = not tf.config.get_visible_devices("GPU")
         mine = [each / count for each in gradients]
-        if count > 1 and place == GENERATES and halved and on_cpus:
+        if place == GENERATES and halved and on_cpus:
             mine = [tf.cast(each, tf.bfloat16) for each in mine]
+        context = tf.distribute.get_replica_context()
         means = context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
         return [tf.cast(each, tf.float32) for each in means]
 
