@@ -64,7 +64,11 @@ def test_a_wide_photograph_is_cut_though_one_tile_would_hold_it() -> None:
 
 @pytest.mark.parametrize(
     ("area", "overlap", "most", "mean"),
-    [(2048 * 2048, 80, 0.085, 0.06), (BFLOAT16, 103, 0.09, 0.05)],
+    [
+        (2048 * 2048, 80, 0.085, 0.06),
+        (3061 * 3061, 103, 0.07, 0.04),  # larger tiles than the product's
+        (BFLOAT16, 103, 0.09, 0.05),
+    ],
 )
 def test_little_is_wasted_on_photographs_of_cameras(
     area: int, overlap: int, most: float, mean: float
