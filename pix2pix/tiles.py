@@ -20,8 +20,9 @@ NARROW_COLUMNS, WIDER_COLUMNS = 1_280, 24_000
 class Plan(NamedTuple):
     """Equal tiles: they start at each of `rows` and each of `columns`.
 
-    Starts are multiples of what the generator takes, so that all tiles see the same grid. The last
-    tile ends less than one such multiple beyond the photograph, or, alone, at its rounded side.
+    Starts are multiples of what the generator takes, so that all tiles see the same grid (the
+    U-Net's, which is larger than an overlap, start anywhere). The last tile ends less than one such
+    multiple beyond the photograph, or, alone, at its rounded side.
     """
 
     rows: list[int]
@@ -88,10 +89,11 @@ def _lengths(side: int, step: int, least: int, overlap: int) -> list[int]:
 
 
 def _starts(side: int, length: int, grid: int, overlap: int) -> list[int]:
-    """Where tiles of a length start. The last two of several share what the others leave over.
+    """Where tiles of a length start, neighbours by an overlap before the other's end, or more.
 
-    So each overlaps its neighbour by as much as two fade over, also where the last one begins
-    before its neighbour's own neighbour has ended. The overlap is a multiple of the grid.
+    Where the last one would begin less than an overlap after its neighbour, the two share what the
+    others leave over, so that each fades over as much as any two. The overlap is a multiple of the
+    grid.
     """
     if length >= side:
         return [0]

@@ -48,7 +48,8 @@ BFLOAT16, FLOAT32 = 2258**2, 1767**2  # areas of the default generator's tiles, 
 
 
 def test_a_photograph_of_12_megapixels_is_three_tiles() -> None:
-    # as one, 4000 columns cost 1.113 a pixel; 2 * 2080 at 1.033, 3 * 1408 at 1.005
+    # 4 of 1568 x 2080 would have 0.1% fewer pixels, which cost 1.033 each: these cost 1.007
+    assert tiles.plan(3024, 4032, BFLOAT16, 8, 103) == ([0], [0, 1336, 2592], 3024, 1440)
     plan = tiles.plan(3000, 4000, BFLOAT16, 8, 103)
     assert plan == ([0], [0, 1304, 2592], 3008, 1408)
     assert 3 * plan.height * plan.width < 1.06 * 12e6
@@ -60,6 +61,11 @@ def test_a_wide_photograph_is_cut_though_one_tile_would_hold_it() -> None:
     # Three of 1408: 1.005 a pixel, but 1.06 times the pixels
     assert tiles.plan(3000, 4000, 4096 * 3072, 8, 80) == ([0], [0, 1952], 3008, 2048)
     assert tiles.plan(3000, 2000, 4096 * 3072, 8, 80) == ([0], [0], 3008, 2016)
+
+
+def test_lengths_are_reckoned_with_the_overlap_that_tiles_have() -> None:
+    # 103 become 104: two of 1792 columns would be a pixel short, and three of 1248 have 3% more
+    assert tiles.plan(1953, 3481, BFLOAT16, 8, 103) == ([0], [0, 1664], 1968, 1824)
 
 
 @pytest.mark.parametrize(
