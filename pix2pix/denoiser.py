@@ -164,7 +164,8 @@ class Denoiser:
                 return Result(denoised, note if size < wanted else None, energy)
             except (MemoryError, tf.errors.ResourceExhaustedError) as error:
                 while size > self.smallest_tile_pixels and self._plan(pixels, size) == plan:
-                    size //= 2  # until that makes a difference for this photograph
+                    # until that makes a difference for this photograph
+                    size = max(size // 2, self.smallest_tile_pixels)
                 if self._plan(pixels, size) == plan:
                     raise MemoryError(
                         f"a photograph of {pixels.shape[1]} x {pixels.shape[0]} pixels doesn't fit "

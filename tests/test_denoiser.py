@@ -305,6 +305,25 @@ def test_out_of_memory_means_smaller_tiles_and_a_note() -> None:
     assert "5600 x 4800 pixels doesn't fit into memory" in done.stdout
 
 
+class Greedy(keras.Layer):
+    """Takes more memory than there is for more than 350 x 350 pixels."""
+
+    def call(self, image: tf.Tensor) -> tf.Tensor:
+        too_large = tf.size(image, tf.int64) > 3 * 350 * 350
+        wanted = tf.gather(tf.constant([1, 2**44], tf.int64), tf.cast(too_large, tf.int32))
+        return image + tf.fill(tf.reshape(wanted, [1]), 0.0)[0]
+
+
+def test_the_note_names_the_smallest_tiles() -> None:
+    photograph = keras.Input((None, None, 3))
+    model = Denoiser(keras.Model(photograph, Greedy()(photograph)), SMALL, tile_pixels=1000)
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    denoised, note, _ = model.result(pixels)
+    np.testing.assert_array_equal(denoised, pixels)
+    assert model.smallest_tile_pixels == 316
+    assert note == "out of memory: tiles of 316 pixels instead of 1000"
+
+
 def test_new_shapes_keep_no_memory() -> None:
     """TensorFlow's own transposed convolution in bfloat16 keeps 380 MB of these ten."""
     keras.config.set_dtype_policy("mixed_bfloat16")
