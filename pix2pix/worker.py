@@ -104,7 +104,8 @@ class Worker:
         A run without one begins with the weights that it was told to start from, if any.
 
         Raises:
-            RuntimeError: not all workers see the same checkpoint; another job trains the run.
+            RuntimeError: not all workers see the same checkpoint, or compute in the same precision;
+                another job trains the run.
         """
         self._refuse_others()
         with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +118,15 @@ class Worker:
                 url, sha256 = self.job.start
                 checkpoints.fetched(url, folder, sha256)
                 self.gan.start(Path(folder))
-        steps = self._total(np.eye(self.workers)[self.rank] * self.progress.step)
+        short = self.gan.generator.compute_dtype == "bfloat16"
+        mine = np.outer([self.progress.step, short], np.eye(self.workers)[self.rank])
+        steps, shorts = self._total(mine)
+        if np.ptp(shorts):  # their gradients would not be added up, or not have the same bits
+            raise RuntimeError(
+                f"precision={self.job.settings.precision} means bfloat16 for {int(shorts.sum())} "
+                f"of the {self.workers} workers and float32 for the others, whose processors lack "
+                "it: begin a new RUN with --precision float32"
+            )
         if np.ptp(steps):
             raise RuntimeError(
                 f"the workers' latest checkpoints are of the steps {steps.astype(int).tolist()}: "
@@ -191,7 +200,8 @@ class Worker:
         begun = time.monotonic()
         steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
         scores = self.scores()
-        if not (math.isfinite(scores["psnr_db"]) and self.gan.is_finite()):
+        broken = self._total([not self.gan.is_finite()])[0]  # no worker leaves the others alone
+        if broken or not math.isfinite(scores["psnr_db"]):
             return f"a weight or an output is not a finite number after epoch {progress.epoch + 1}"
         progress.epoch += 1
         progress.closing_seconds = self._mean(time.monotonic() - begun)

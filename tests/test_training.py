@@ -13,7 +13,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pix2pix import checkpoints, denoiser, images, lease, pairs, storage, training, worker
+from pix2pix import (
+    checkpoints,
+    denoiser,
+    images,
+    lease,
+    pairs,
+    sizing,
+    storage,
+    training,
+    worker,
+)
 from pix2pix.gan import Gan
 from pix2pix.patches import Sources
 from pix2pix.schedule import Progress
@@ -111,14 +121,17 @@ def test_a_run_continued_ends_where_an_unbroken_one_does(
 
 
 @pytest.mark.slow
-def test_a_run_without_adversary_builds_none_and_ends_within_its_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 4.0), (2, 8.0)])  # two must agree on it
+def test_a_run_without_adversary_builds_none_and_ends_within_its_time(
+    workers: int, seconds: float, tmp_path: Path
+) -> None:
     wanted = runs.changed(
-        adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=4.0
+        adversarial_weight=0.0, patches_per_pair=4, batch=2, epochs=10**6, limit_seconds=seconds
     )
-    done, lines = runs.trained(tmp_path / "run", wanted)
+    done, lines = runs.trained(tmp_path / "run", wanted, workers)
     history = pq.read_table(tmp_path / "run/history.parquet").to_pylist()
     # a visit and the difference between two validations may be more than what was left
-    assert history[-1]["seconds"] == pytest.approx(4, abs=2), lines
+    assert history[-1]["seconds"] == pytest.approx(seconds, abs=2), lines
     assert history[-1]["learning_rate"] == 1e-3  # decay_start is 1
     assert done.epochs == len(history)
     assert history[-1]["step"] % 44 or done.epochs > 1
@@ -270,6 +283,35 @@ def test_a_loss_that_is_not_finite_on_one_worker_stops_both(tmp_path: Path) -> N
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match=r"generator_loss .* before step 2"):
         training.trained(str(tmp_path / "pairs"), str(tmp_path / "run"), wanted, workers=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(denoiser.dtype_policy("auto") == "float32", reason="oneDNN lacks bfloat16")
+def test_workers_that_compute_in_different_precisions_are_refused(tmp_path: Path) -> None:
+    import ray.train
+    from ray.train.tensorflow import TensorflowTrainer
+
+    def work(jobs: dict[str, training.Job]) -> None:
+        rank = ray.train.get_context().get_world_rank()
+        worker.Worker(jobs[str(rank)], rank, 2).resume()
+
+    found = pairs.found(str(SAMPLES / "pairs"))
+    jobs = {  # as `auto` would have it on processors of two kinds
+        str(rank): training.Job(
+            str(tmp_path / "run"), runs.changed(precision=precision), Sources(found, []), found,
+            "", False, None,
+        )
+        for rank, precision in enumerate(("float32", "bfloat16"))
+    }  # fmt: skip
+    cpus = sizing.cpus_per_worker(2, gpu=False)
+    trainer = TensorflowTrainer(
+        work,
+        train_loop_config=jobs,
+        scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": cpus}),
+        run_config=ray.train.RunConfig(storage_path=str(tmp_path / "ray")),
+    )
+    with pytest.raises(ray.train.TrainingFailedError, match="bfloat16 for 1 of the 2 workers"):
+        trainer.fit()
 
 
 @pytest.mark.slow
