@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
 import os, numpy, signal
 from pix2pix.denoiser import Denoiser
 from tests.test_gan import SMALL, _gan, _patches
-gan = _gan()
+gan = _gan(precision="auto")
 gan.step(*_patches())
 Denoiser(gan.averaged, SMALL).denoised(numpy.zeros((64, 64, 3), numpy.uint8))
 os.kill(os.getpid(), signal.SIGKILL)
