@@ -1,16 +1,16 @@
 """Whether an image costs the same in a large archive: seconds per image of 1,000 and of 100,000.
 
-    python benchmarks/many.py [--small 1000 --large 100000 --times 6]
+    python benchmarks/many.py [--large 100000 --times 6]
 
 Tiny photographs, local files, the tiniest generator: what is measured is everything but it. The
 first tenth of each job, in which processes warm up, doesn't count, nor does the first chunk of any
 thread: these begin together and so end together, and who began to count among them would get most
-of them for nothing. The job of the small archive takes seconds, in which a machine that others use
-too may do anything: it is done several times, half of them before the large one and half after it,
-and their median counts. The large one takes minutes, in which such a machine becomes slower or
-faster by more than is looked for here: five times a second the processor's seconds of always the
-same small work are taken, and the ratio is also given in these. Each job also prints the highest
-memory of the driver.
+of them for nothing. Nor do as many at the end, where threads run out of chunks. The job of the
+small archive takes seconds, in which a machine that others use too may do anything: it is done
+several times, half of them before the large one and half after it, and their median counts. The
+large one takes minutes, in which such a machine becomes slower or faster by more than is looked for
+here: five times a second the processor's seconds of always the same small work are taken, and the
+ratio is also given in these. Each job also prints the highest memory of the driver.
 """
 
 import hashlib
@@ -92,8 +92,9 @@ def measured(folder: Path, count: int, checkpoint: str) -> Cost:
         for moment in table["finished_at"].to_pylist()
     )
     first = max(len(finished) // 10, first_chunks())
-    begun, ended = finished[first - 1], finished[-1]
-    seconds = (ended - begun) / (len(finished) - first)
+    counted = finished[first - 1 : -first_chunks()]
+    begun, ended = counted[0], counted[-1]
+    seconds = (ended - begun) / (len(counted) - 1)
     work = statistics.harmonic_mean(each for moment, each in works if begun < moment < ended)
     return Cost(seconds, seconds / work, peak)
 
@@ -116,13 +117,14 @@ def tiny_checkpoint(folder: Path) -> str:
 
 
 def main(
-    small: Annotated[int, typer.Option(help="Images of the small archive.")] = 1_000,
+    small: Annotated[int, typer.Option(help="Images of the small archive; 0: as few as do.")] = 0,
     large: Annotated[int, typer.Option(help="Images of the large archive.")] = 100_000,
     times: Annotated[int, typer.Option(min=2, help="Jobs of the small one.")] = 6,
 ) -> None:
     """Prints seconds per image of each job, and the ratio of the large one to the small ones."""
     from denoise import apart
 
+    small = small or max(1_000, 4 * first_chunks())
     if small < 4 * first_chunks():
         raise typer.BadParameter(f"must be at least {4 * first_chunks()} here", param_hint="small")
     if large <= small:
