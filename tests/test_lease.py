@@ -17,8 +17,9 @@ from tests.conftest import FaultyProxy, S3Server
 from tests.leases import abandoned
 
 HOLDER = """if True:
-    import sys, time
+    import signal, sys, time
     from pix2pix import lease
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with lease.held(sys.argv[1], stale_seconds=float(sys.argv[2])):
         print("held", flush=True)
         time.sleep(60)"""
@@ -117,6 +118,7 @@ def test_a_killed_holder_of_this_machine_is_taken_over_at_once(output: str) -> N
 def test_an_interrupted_holder_leaves_nothing(tmp_path: Path) -> None:
     process = holder(str(tmp_path), 120)
     end(process, signal.SIGINT)
+    assert process.returncode == -signal.SIGINT
     assert files(str(tmp_path)) == []
 
 
