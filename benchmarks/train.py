@@ -2,25 +2,28 @@
 
     python benchmarks/train.py [--adversarial bce --steps 80 --data FOLDER ...]
 
-Steps per second, in one run:
+Batches per second, in one run:
 - a loop that anyone would write in TensorFlow and Keras: same network, loss and optimizer and
   nothing else; batches in memory, all cores;
 - one worker of Ray Train, which also averages, clips and follows the schedule: same batches in
   memory, all cores;
-- one worker held on one core, and two on a core each: as the product has it, they share the batch
-  (which gives each half of the work, and as much to tell the other), and with a batch for each,
-  where a step counts twice;
+- two workers held on a core each: as the product has it, they share the batch (which gives each
+  half of the work, but all of what a step costs once, and as much to tell the other), and with a
+  batch for each. Beside them one on one core (on each in turn), and what the machine itself has for
+  two at a time: one on each core, which tell each other nothing;
 - ingest alone: patches cut by Ray Data from the sample pairs, nobody trains; all cores. With
   `--data` (or the environment variable PIX2PIX_DATA) also from `sidd_small_256/` and from clean
   photographs in `clean/`, decoded for the first time, to which noise is added.
-Starts are excluded everywhere. Each is measured in a process of its own, in turn, forth and back,
-so that a slow moment of the machine meets all. A ratio is the median over the passes, of what was
-measured side by side: the bests of two may be from different minutes, and a machine that others use
-too moves by more than is looked for here. That of the bests stands beside it, and that of the
-processors' seconds, in which waiting doesn't count.
+Starts are excluded everywhere, and every process has the environment that the product gives its
+workers (`memory.ENVIRONMENT`). The first two and ingest are measured in a process of their own, in
+turn, forth and back. The workers on one core, four processes, live side by side, and each works for
+one visit (8 steps) while the others wait: a machine that others use too moves by more from one
+minute to the next than is looked for here. Ray's own processes aren't held on a core; where there
+are but two, they find an idle one beside one worker, and none beside two. A ratio is the median
+over what was measured side by side, with its range.
 """
 
-import math
+import json
 import multiprocessing
 import os
 import queue
@@ -30,8 +33,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -39,34 +43,37 @@ import typer
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from pix2pix import cluster, pairs, patches, photographs, sizing, training  # noqa: E402 - found by the line above
+from pix2pix import cluster, memory, pairs, patches, photographs, training  # noqa: E402 - found by the line above
 from pix2pix.patches import Sources  # noqa: E402
 from pix2pix.settings import Settings  # noqa: E402
 
 CORES = sorted(os.sched_getaffinity(0))
 INGEST_SECONDS = 10.0
 INGEST_VISITS = 1000  # more than are cut in that time
-GOALS = (  # what is divided by what, and what it shall be at least
+WAYS = (  # that workers on one core each take turns in, who of them, and into how many a batch goes
+    ("one worker, first core", (2,), 1),  # the two that are averaged are about the same moment
+    ("two workers, one batch", (0, 1), 2),
+    ("two on their own", (2, 3), 1),
+    ("two workers, a batch each", (0, 1), 1),
+    ("one worker, second core", (3,), 1),
+)
+RATIOS = (  # what is divided by what, and what it shall be at least, if anything
     ("Ray Train, one worker", "bare loop", 0.95),
-    ("two workers, a core each", "one worker, one core", 1.75),
+    ("two workers, one batch", "one worker, one core", 1.75),
     ("two workers, a batch each", "one worker, one core", 1.75),
+    ("two on their own", "one worker, one core", None),
+    ("two workers, one batch", "two on their own", None),
+    ("two workers, a batch each", "two on their own", None),
     ("ingest alone", "Ray Train, one worker", 3.0),
     ("ingest alone, photographs", "Ray Train, one worker", 3.0),
 )
 
 
-class Speed(NamedTuple):
-    """Steps per second of the clock, and of one process's processors (nan where not measured)."""
-
-    clock: float
-    processors: float = math.nan
-
-
-def timed(work: Callable[[], Any], steps: int) -> Speed:
-    """The speed of some work in this process."""
-    clock, processors = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], Any], count: float) -> float:
+    """How much of some work is done per second."""
+    begun = time.perf_counter()
     work()
-    return Speed(steps / (time.perf_counter() - clock), steps / (time.process_time() - processors))
+    return count / (time.perf_counter() - begun)
 
 
 def batches(run: Settings, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +83,7 @@ def batches(run: Settings, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     return noisy, clean
 
 
-def bare(run: Settings, visits: int) -> Speed:
+def bare(run: Settings, visits: int) -> float:
     """A plain loop, after TensorFlow's own tutorial of pix2pix."""
     with cluster.quiet():
         import keras
@@ -124,29 +131,72 @@ def bare(run: Settings, visits: int) -> Speed:
     return timed(lambda: epoch(visits), visits * run.patches_per_pair)
 
 
-def worked(told: dict[str, Any]) -> Speed:
-    """A worker of Ray Train, held on its cores."""
-    import ray.train
-
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    cores = told["cores"][rank]
-    os.sched_setaffinity(0, cores)  # this thread's, and of those that TensorFlow starts from it
+def worked(told: dict[str, Any]) -> float:
+    """A worker of Ray Train, on all cores."""
     import tensorflow as tf
 
     from pix2pix.worker import Worker
 
-    tf.config.threading.set_intra_op_parallelism_threads(len(cores))
+    tf.config.threading.set_intra_op_parallelism_threads(len(CORES))
     tf.config.set_visible_devices([], "GPU")
     run, visits = told["job"].settings, told["visits"]
-    worker = Worker(replace(told["job"], lines=queue.SimpleQueue()), rank, workers)
-    held = batches(run, run.batch // workers)
-    worker.trained_epoch([held])
-    return timed(lambda: worker.trained_epoch([held] * visits), visits * run.patches_per_pair)
+    worker = Worker(replace(told["job"], lines=queue.SimpleQueue()), 0, 1)
+    held = batches(run, run.batch)
+    learned(worker, [held])
+    return timed(lambda: learned(worker, [held] * visits), visits * run.patches_per_pair)
 
 
-def on_ray(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
-    """As many workers of Ray Train as there are sets of cores; the speed of the first."""
+def learned(worker: Any, visits: list[tuple[np.ndarray, np.ndarray]]) -> None:  # noqa: ANN401 - loads TensorFlow
+    """Lets a worker train.
+
+    Raises:
+        FloatingPointError: a loss is not finite; the worker has left the rest of its work.
+    """
+    _, problem = worker.trained_epoch(visits)
+    if problem:
+        raise FloatingPointError(problem)
+
+
+def raced(told: dict[str, Any]) -> np.ndarray | None:
+    """One of four workers of Ray Train: 0 and 1 are a pair, 2 and 3 know of nobody.
+
+    Returns:
+        From the first: float64 (turns, ways), the batches that all together computed per second in
+        each of the `WAYS`.
+    """
+    import ray.train
+    from ray.train.collective import barrier
+
+    rank = ray.train.get_context().get_world_rank()
+    os.sched_setaffinity(0, {(CORES[0], CORES[-1])[rank % 2]})  # also for threads from here on
+    group = (0, 1) if rank < 2 else (rank,)
+    names = json.loads(os.environ["TF_CONFIG"])  # of all four, which TensorFlow would wait for
+    names["cluster"]["worker"] = [names["cluster"]["worker"][each] for each in group]
+    names["task"]["index"] = group.index(rank)
+    os.environ["TF_CONFIG"] = json.dumps(names)
+    import tensorflow as tf
+
+    from pix2pix.worker import Worker
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
+    job = replace(told["job"], lines=queue.SimpleQueue())
+    worker, run = Worker(job, group.index(rank), len(group)), job.settings
+    held = {parts: batches(run, run.batch // parts) for _, _, parts in WAYS}
+    speeds = np.zeros((1 + told["turns"], len(WAYS)))  # 0 of who waits
+    for turn in range(len(speeds)):
+        for place, (_, who, parts) in list(enumerate(WAYS))[:: -1 if turn % 2 else 1]:
+            barrier()  # nobody begins before the others have ended
+            if rank in who:
+                work = partial(learned, worker, [held[parts]])
+                speeds[turn, place] = timed(work, run.patches_per_pair / parts)
+    np.save(Path(told["folder"], f"{rank}.npy"), speeds[1:])  # graphs were made in the first
+    barrier()
+    return None if rank else sum(np.load(file) for file in Path(told["folder"]).glob("*.npy"))
+
+
+def on_ray(work: Callable[..., Any], run: Settings, workers: int, **told: int) -> Any:  # noqa: ANN401 - that work's
+    """What the first of some workers of Ray Train returns, which are told of a job, and more."""
     with cluster.quiet():
         import ray.cloudpickle
         import ray.train
@@ -156,19 +206,28 @@ def on_ray(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
     found = pairs.found(str(ROOT / "samples/pairs"))
     job = training.Job("", run, Sources(found, []), found, "", False, None)
     with cluster.joined(), tempfile.TemporaryDirectory() as folder:
-        cpus = sizing.cpus_per_worker(len(cores), gpu=False)
         trainer = TensorflowTrainer(
-            worked,
-            train_loop_config={"job": job, "visits": visits, "cores": cores},
+            work,
+            train_loop_config={"job": job, "folder": folder, **told},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=len(cores), resources_per_worker={"CPU": cpus}
+                num_workers=workers, resources_per_worker={"CPU": 1 / workers}
             ),
-            run_config=ray.train.RunConfig(name="benchmark", storage_path=folder),
+            run_config=ray.train.RunConfig(
+                name="benchmark", storage_path=os.path.join(folder, "ray")
+            ),
         )
         return training.without_idlers(trainer).fit().return_value
 
 
-def ingest(run: Settings, pairs_url: str, clean_url: str | None) -> Speed:
+def race(run: Settings, turns: int) -> dict[str, list[float]]:
+    """Batches per second of workers on one core each, in each turn."""
+    speeds = on_ray(raced, run, 4, turns=turns)
+    found = {name: speeds[:, place].tolist() for place, (name, _, _) in enumerate(WAYS)}
+    both = found["one worker, first core"], found["one worker, second core"]
+    return found | {"one worker, one core": np.mean(both, axis=0).tolist()}
+
+
+def ingest(run: Settings, pairs_url: str, clean_url: str | None) -> float:
     """Batches that Ray Data cuts while nobody trains."""
     found = pairs.found(pairs_url)
     clean = photographs.found((clean_url,), pairs_url) if clean_url else []
@@ -183,21 +242,14 @@ def ingest(run: Settings, pairs_url: str, clean_url: str | None) -> Speed:
             seconds = time.perf_counter() - begun
             if seconds > INGEST_SECONDS:
                 break
-    return Speed(steps / seconds)
+    return steps / seconds
 
 
-def on_ray_with_a_batch_each(run: Settings, visits: int, cores: list[set[int]]) -> Speed:
-    """As `on_ray`, with a batch for each worker, in steps of one batch."""
-    count = len(cores)
-    clock, processors = on_ray(replace(run, batch=count * run.batch), visits, cores)
-    return Speed(count * clock, count * processors)
-
-
-def alone(call: Callable[..., Speed], *arguments: Any) -> Speed:  # noqa: ANN401 - that call's
+def alone(call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401 - that call's
     """What a call returns, in a process of its own."""
     # Ray's processes are nicer than others by 15: whatever else runs here meanwhile would then cost
     # them more than the loop that they are compared with
-    os.environ |= {"RAY_worker_niceness": "0"}
+    os.environ |= memory.ENVIRONMENT | {"RAY_worker_niceness": "0"}
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(call, *arguments).result()
 
@@ -210,41 +262,35 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Forth and back.")] = 2,
     data: Annotated[Path | None, typer.Option(envvar="PIX2PIX_DATA")] = None,
 ) -> None:
-    """Times each, prints steps per second and the ratios."""
+    """Times each, prints batches per second and the ratios."""
     run = Settings(adversarial=adversarial, precision=precision, crop_pixels=crop_pixels)
     visits = steps // run.patches_per_pair
     works: dict[str, tuple[Any, ...]] = {
         "bare loop": (bare, run, visits),
-        "Ray Train, one worker": (on_ray, run, visits, [set(CORES)]),
-        "one worker, one core": (on_ray, run, visits, [{CORES[0]}]),
-        "two workers, a core each": (on_ray, run, visits, [{CORES[0]}, {CORES[-1]}]),
-        "two workers, a batch each": (
-            on_ray_with_a_batch_each,
-            run,
-            visits,
-            [{CORES[0]}, {CORES[-1]}],
-        ),
+        "Ray Train, one worker": (partial(on_ray, worked, run, 1, visits=visits),),
         "ingest alone": (ingest, run, str(ROOT / "samples/pairs"), None),
     }
     if data:
         there = (str(data / "sidd_small_256"), str(data / "clean"))
         works["ingest alone, photographs"] = (ingest, run, *there)
-    speeds: dict[str, list[Speed]] = {name: [] for name in works}
+    speeds: dict[str, list[float]] = {}
+
+    def keep(name: str, found: list[float]) -> None:
+        speeds.setdefault(name, []).extend(found)
+        typer.echo(f"{name:26}{' '.join(f'{speed:7.2f}' for speed in found)} batches/s")
+
     for place in range(2 * rounds):
         for name in list(works)[:: -1 if place % 2 else 1]:
-            speed = alone(*works[name])
-            speeds[name].append(speed)
-            typer.echo(
-                f"{name:26}{speed.clock:8.2f} steps/s{speed.processors:8.2f} per processors' second"
-            )
-    for above, below, goal in GOALS:
+            keep(name, [alone(*works[name])])
+        if place % 2 and len(CORES) > 1:
+            for name, found in alone(race, run, visits).items():
+                keep(name, found)
+    for above, below, goal in RATIOS:
         if above in speeds:
-            both = np.array([speeds[above], speeds[below]])  # (2, passes, clock and processors)
-            clock, processors = np.median(both[0] / both[1], axis=0)
-            bests = both.max(axis=1)[:, 0]
+            ratios = np.divide(speeds[above], speeds[below])
             typer.echo(
-                f"{above} / {below}: {clock:.3f} (goal: {goal:g}), of the bests "
-                f"{bests[0] / bests[1]:.3f}, by processors {processors:.3f}"
+                f"{above} / {below}: {np.median(ratios):.3f} ({ratios.min():.3f} to "
+                f"{ratios.max():.3f})" + (f", goal {goal:g}" if goal else "")
             )
 
 
