@@ -45,7 +45,7 @@ READY_SECONDS = 90  # 3-5 s alone; two busy cores have taken 20
 
 @pytest.hookimpl(tryfirst=True)  # before marks are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what uses the session's Ray; files that start one of their own mark themselves."""
+    """Marks what uses the session's Ray; some files that start one of their own mark themselves."""
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
