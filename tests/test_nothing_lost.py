@@ -212,9 +212,16 @@ def test_a_killed_driver_a_killed_process_and_a_killer_among_the_images_lose_not
     driver = _job(archive, f"{bucket}/output", checkpoint, log, **own)
     assert driver.wait(120) == -signal.SIGKILL, log.read_text()
     killings.killer = killer
-    killings.after(10, lambda: _kill(_processes(ray_folder)))
+    killed: list[int] = []
+
+    def kill_all() -> None:
+        killed.extend(_processes(ray_folder))
+        _kill(killed)
+
+    killings.after(10, kill_all)
     driver = _job(archive, f"{bucket}/output", checkpoint, log, **own)
     assert driver.wait(200) == 4, log.read_text()  # 7 of 47 failed, 2% were acceptable
+    assert killed
 
     rows = _rows(f"{bucket}/output")
     assert set(rows) == paths
